@@ -1,0 +1,29 @@
+"""Data sets that need no download."""
+
+from diffusion_lib.data.sprites import (
+    ACCESSORIES,
+    BACKGROUNDS,
+    CLASSES,
+    COLOURS,
+    FACINGS,
+    HELD_OUT,
+    KINDS,
+    Attributes,
+    Sprites,
+    caption,
+    parse,
+)
+
+__all__ = [
+    "ACCESSORIES",
+    "BACKGROUNDS",
+    "CLASSES",
+    "COLOURS",
+    "FACINGS",
+    "HELD_OUT",
+    "KINDS",
+    "Attributes",
+    "Sprites",
+    "caption",
+    "parse",
+]

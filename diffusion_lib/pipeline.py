@@ -1,0 +1,177 @@
+"""From words to a picture: tokenizer, text encoder, denoiser and (later) autoencoder in one model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_lib import schedules
+from diffusion_lib.denoiser import Cond, Denoiser, guided
+from diffusion_lib.sampling import Step, ddim
+from diffusion_lib.schedules import randn_like
+from diffusion_lib.text import TextConfig, TextEncoder, Tokenizer
+from diffusion_lib.training import load_checkpoint
+from diffusion_lib.unet import UNet, UNetConfig
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+SCHEDULES: dict[str, Callable[..., schedules.Schedule]] = {
+    "linear": schedules.linear_schedule,
+    "scaled_linear": schedules.scaled_linear_schedule,
+    "cosine": schedules.cosine_schedule,
+    "flow": schedules.flow_schedule,
+}
+
+
+class TextToImage(nn.Module):
+    """A model with `loss(x0, captions)` to train and `generate(prompts)` to use it.
+
+    autoencoder: None when the denoiser works on pixels; else a module with `encode` and `decode`.
+    """
+
+    drop = 0.1  # the share of captions replaced by "" in training, so that guidance has its null
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        text_encoder: TextEncoder,
+        denoiser: Denoiser,
+        autoencoder: nn.Module | None = None,
+        size: int = 16,
+    ) -> None:
+        """size: height and width of what the denoiser works on."""
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.text_encoder = text_encoder
+        self.denoiser = denoiser
+        self.autoencoder = autoencoder
+        self.size = size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def encode(self, prompts: Sequence[str]) -> Cond:
+        """B texts -> context (B, L, D) and mask (B, L). Raises ValueError for unknown words."""
+        ids, mask = (tensor.to(self.device) for tensor in self.tokenizer(prompts))
+        return Cond(self.text_encoder(ids, mask), mask)
+
+    def loss(
+        self, x0: Tensor, captions: Sequence[str], generator: torch.Generator | None = None
+    ) -> Tensor:
+        """x0: (B, 3, H, W) in [-1, 1], with a caption each. Returns a scalar."""
+        dropped = torch.rand(len(captions), generator=generator) < self.drop
+        cond = self.encode(["" if d else c for c, d in zip(captions, dropped)])
+        if self.autoencoder is not None:
+            with torch.no_grad():
+                x0 = self.autoencoder.encode(x0)
+        return self.denoiser.loss(x0, cond, generator)
+
+    @torch.no_grad()
+    def denoise_with(
+        self, prompts: Sequence[str], guidance: float = 3.0, negative: str | None = None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """denoise(x, t) for any sampler: the prompts are encoded here, once."""
+        null = self.encode([negative or ""]) if guidance != 1 else None
+        return guided(self.denoiser, self.encode(prompts), null, guidance)
+
+    def noise(self, n: int, seed: int | None = None) -> Tensor:
+        """x_T for n pictures; picture i has the same noise whatever n is, and on every device."""
+        generator = torch.Generator()
+        if seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(seed)
+        channels = self.denoiser.net.config.in_channels
+        x = randn_like(torch.empty(n, channels, self.size, self.size), generator)
+        sigma_T = float(self.denoiser.schedule.sigma[-1])
+        return (x * sigma_T).to(self.device)
+
+    @torch.no_grad()
+    def film(
+        self,
+        prompts: Sequence[str],
+        *,
+        steps: int = 20,
+        guidance: float = 3.0,
+        negative: str | None = None,
+        seed: int | None = None,
+    ) -> Iterator[Step]:
+        """`generate` step by step. Raises ValueError for bad prompts or steps."""
+        denoise = self.denoise_with(prompts, guidance, negative)
+        x = self.noise(len(prompts), seed)
+        for step in ddim(denoise, self.denoiser.schedule, x, steps):
+            yield step._replace(x=self.decode(step.x), x0=self.decode(step.x0))
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) from what the denoiser works on."""
+        return x if self.autoencoder is None else self.autoencoder.decode(x)
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        steps: int = 20,
+        guidance: float = 3.0,
+        negative: str | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1], one a prompt.
+
+        steps: 1…T network calls; guidance: 1 = none, more = closer to the words, less varied;
+        negative: what not to paint; seed: the same one gives the same pictures.
+        """
+        for step in self.film(
+            prompts, steps=steps, guidance=guidance, negative=negative, seed=seed
+        ):
+            pass
+        return step.x.clamp(-1, 1)
+
+    # -- configuration ------------------------------------------------------------------------
+
+    @classmethod
+    def from_config(cls, config: dict) -> "TextToImage":
+        """A model with fresh weights from a plain dictionary (see `sprite_config`)."""
+        tokenizer = Tokenizer(config["vocabulary"], config["text"]["length"])
+        encoder = TextEncoder(TextConfig(**config["text"]))
+        schedule = SCHEDULES[config["schedule"]](config["T"])
+        denoiser = Denoiser(UNet(UNetConfig(**config["unet"])), schedule, config["prediction"])
+        model = cls(tokenizer, encoder, denoiser, size=config["size"])
+        model.config = config
+        return model
+
+
+def sprite_config(words: Sequence[str]) -> dict:
+    """The sprite model's configuration: what `make train` trains and the checkpoint holds."""
+    text = TextConfig(vocabulary=len(Tokenizer(words)))
+    return {
+        "unet": asdict(UNetConfig(layers=1, context_dim=text.dim)),
+        "text": asdict(text),
+        "vocabulary": sorted(words),
+        "schedule": "cosine",
+        "T": 1000,
+        "prediction": "v",
+        "size": 16,
+    }
+
+
+def load_pretrained(name: str | Path = "sprites") -> TextToImage:
+    """A trained model, ready to `generate`: a shipped one by name, or a checkpoint file by path.
+
+    Raises FileNotFoundError or ValueError, saying what is there or what is wrong with the file.
+    """
+    path = PRETRAINED / f"{name}.safetensors"
+    if not path.is_file():
+        path = Path(name)
+    if not path.is_file():
+        shipped = ", ".join(sorted(p.stem for p in PRETRAINED.glob("*.safetensors"))) or "none"
+        raise FileNotFoundError(f"no checkpoint named or at {str(name)!r}; shipped: {shipped}")
+    checkpoint = load_checkpoint(path)
+    weights = checkpoint.part("ema") or checkpoint.part("model")
+    try:
+        model = TextToImage.from_config(checkpoint.config)
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} does not fit this version of TextToImage: {error}") from error
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,139 @@
+"""Words for the UNet: a tokenizer and a text encoder with the structure of CLIP's."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_lib.layers import Attention
+
+PAD, START = "<pad>", "<start>"
+
+
+class Tokenizer:
+    """One token a word, from a fixed vocabulary: "a red dragon" -> <start> a red dragon <pad> ….
+
+    Every prompt begins with <start>, so that an empty one is a valid condition too.
+    """
+
+    def __init__(self, words: Iterable[str], length: int = 16) -> None:
+        """words: the vocabulary, without the two special tokens; length: L, tokens a prompt."""
+        self.words = sorted(set(words))
+        self.length = length
+        self.ids = {word: i for i, word in enumerate([PAD, START, *self.words])}
+
+    @classmethod
+    def from_captions(cls, captions: Iterable[str], length: int = 16) -> "Tokenizer":
+        """The vocabulary is every word that occurs in the captions."""
+        return cls((word for caption in captions for word in cls.split(caption)), length)
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        """Lower-case words, without punctuation."""
+        return re.findall(r"[^\W_]+(?:[-'][^\W_]+)*", text.lower())
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids (B, L) and a mask (B, L), True where there is a word (or <start>).
+
+        Raises ValueError for an empty list, an unknown word (naming the nearest) or a long prompt.
+        """
+        if isinstance(prompts, str):
+            raise TypeError(f"prompts must be a list of texts: write [{prompts!r}]")
+        if not len(prompts):
+            raise ValueError("the list of prompts is empty: give at least one, even if it is ''")
+        ids = torch.zeros(len(prompts), self.length, dtype=torch.long)  # <pad> is 0
+        for row, prompt in zip(ids, prompts):
+            words = [START, *self.split(prompt)]
+            if len(words) > self.length:
+                raise ValueError(
+                    f"{prompt!r} has {len(words) - 1} words; at most {self.length - 1} fit"
+                )
+            row[: len(words)] = torch.tensor([self._id(word, prompt) for word in words])
+        return ids, ids != 0
+
+    def _id(self, word: str, prompt: str) -> int:
+        if word in self.ids:
+            return self.ids[word]
+        near = difflib.get_close_matches(word, self.words, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "I know: " + ", ".join(
+            self.words
+        )
+        raise ValueError(f"unknown word {word!r} in {prompt!r}; {hint}")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Sizes of a TextEncoder. CLIP's, for Stable Diffusion: 49408, 77, 768, 12, 12, True, True."""
+
+    vocabulary: int
+    length: int = 16
+    dim: int = 64
+    layers: int = 2
+    heads: int = 4
+    causal: bool = False
+    quick_gelu: bool = False
+
+
+class TextLayer(nn.Module):
+    """A pre-norm transformer layer."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.config = config
+        self.norm1 = nn.LayerNorm(dim)
+        self.attention = Attention(dim, config.heads, bias=True)
+        self.norm2 = nn.LayerNorm(dim)
+        self.wide = nn.Linear(dim, 4 * dim)
+        self.out = nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.attention(self.norm1(x), mask=mask, causal=self.config.causal)
+        h = self.wide(self.norm2(x))
+        h = h * torch.sigmoid(1.702 * h) if self.config.quick_gelu else F.gelu(h)
+        return x + self.out(h)
+
+
+class TextEncoder(nn.Module):
+    """Token ids (B, L) -> one vector a token (B, L, D). (Radford et al. 2021, section 2.4)"""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token = nn.Embedding(config.vocabulary, config.dim)
+        self.position = nn.Embedding(config.length, config.dim)
+        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.dim)
+        for embedding in (self.token, self.position):
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """ids: (B, L) integers; mask: (B, L), True = a word to attend to. Returns (B, L, D)."""
+        x = self.token(ids) + self.position.weight[: ids.shape[1]]
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.norm(x)
+
+
+class VectorEncoder(nn.Module):
+    """A context vector as a prompt of one token: the original course's five numbers, say.
+
+    (hero, non-hero, food, spell, side-facing), mixtures such as (0.5, 0, 0.5, 0, 0) included.
+    """
+
+    def __init__(self, dim: int = 64, classes: int = 5) -> None:
+        super().__init__()
+        self.linear = nn.Linear(classes, dim)
+        self.null = nn.Parameter(torch.zeros(1, 1, dim))  # "no condition", learned by dropout
+
+    def forward(self, vectors: Tensor, drop: Tensor | None = None) -> Tensor:
+        """vectors: (B, classes); drop: (B,), True = use the null instead. Returns (B, 1, D)."""
+        context = self.linear(vectors)[:, None]  # (B, 1, D)
+        return context if drop is None else torch.where(drop[:, None, None], self.null, context)

@@ -1,0 +1,164 @@
+import diffusers
+import pytest
+import torch
+
+from diffusion_lib.sampling import ddim, dpm_solver, heun, last
+from diffusion_lib.schedules import (
+    Schedule,
+    cosine_schedule,
+    flow_schedule,
+    linear_schedule,
+    scaled_linear_schedule,
+)
+
+SAMPLERS = [ddim, heun, dpm_solver]
+THEIR_NAMES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+SCHEDULES = {
+    "linear": (linear_schedule, 1e-4, 0.02),
+    "scaled_linear": (scaled_linear_schedule, 0.00085, 0.012),
+    "squaredcos_cap_v2": (cosine_schedule, 1e-4, 0.02),
+}
+
+
+def net(x, t):
+    """Some smooth function of picture and time, standing in for a network."""
+    return torch.sin(2 * x) * 0.7 + 0.1 * t / 1000
+
+
+def exact(schedule, prediction):
+    """D(x, t) made from `net` by the design's table, in double precision."""
+
+    def denoise(x, t):
+        a, s = schedule.alpha[t].double(), schedule.sigma[t].double()
+        output = net(x, t - 1)
+        return {
+            "x0": output,
+            "eps": (x - s * output) / a,
+            "v": (a * x - s * output) / (a**2 + s**2),
+        }[prediction]
+
+    return denoise
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_ddim_follows_diffusers_whole_trajectory(name, prediction, eta, monkeypatch):
+    make, first, final = SCHEDULES[name]
+    schedule, steps, shape = make(1000), 20, (2, 3, 8, 8)
+    theirs = diffusers.DDIMScheduler(
+        1000,
+        first,
+        final,
+        name,
+        clip_sample=False,
+        prediction_type=THEIR_NAMES[prediction],
+        timestep_spacing="trailing",
+    )
+    if name == "squaredcos_cap_v2":
+        # 1 - 0.999 in diffusers' float32 is off by 1e-5, and eps divides by alpha[T] = 5e-5:
+        # compare the update on one schedule (test_schedules.py compares the schedules)
+        theirs.alphas_cumprod = schedule.alpha[1:].double() ** 2
+    theirs.set_timesteps(steps)
+    generator = torch.Generator().manual_seed(9)
+    noise = [torch.randn(shape, generator=generator).double() for _ in range(steps)]
+    queue = list(noise)
+    monkeypatch.setattr("diffusion_lib.sampling.randn_like", lambda x, g: queue.pop(0))
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).double()
+    ours = list(ddim(exact(schedule, prediction), schedule, x, steps, eta))
+    for i, t in enumerate(theirs.timesteps.tolist()):
+        step = theirs.step(net(x, t), t, x, eta=eta, variance_noise=noise[i])
+        x = step.prev_sample.double()
+        assert (ours[i].x - x).abs().max() / x.abs().max() < 1e-5
+    assert len(queue) == (steps if eta == 0 else 1)  # the last step, to t = 0, draws none
+
+
+def gaussian(schedule, mean=0.4, std=0.6):
+    """The exact D of data N(mean, std²): E[x_0 | x_t]."""
+
+    def denoise(x, t):
+        a, s = schedule.alpha[t].double(), schedule.sigma[t].double()
+        return mean + a * std**2 / (a**2 * std**2 + s**2) * (x - a * mean)
+
+    return denoise
+
+
+def zero_snr(T=1000):
+    """A variance-preserving schedule that ends in pure noise."""
+    alpha = torch.cos(torch.arange(T + 1, dtype=torch.float64) / T * torch.pi / 2)
+    alpha[-1] = 0
+    return Schedule(alpha, (1 - alpha**2).sqrt())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("make", [cosine_schedule, flow_schedule, zero_snr])
+def test_samples_have_the_datas_mean_and_spread(sampler, make):
+    schedule = make(1000)
+    x = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0)).double()
+    samples = last(sampler(gaussian(schedule), schedule, x, 100))
+    assert samples.isfinite().all()
+    assert abs(samples.mean() - 0.4) < 0.01 and abs(samples.std() - 0.6) < 0.02
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("make", [cosine_schedule, flow_schedule, zero_snr])
+def test_every_eta_samples_the_same_distribution(make, eta):
+    schedule, generator = make(200), torch.Generator().manual_seed(0)
+    x = torch.randn(20_000, 1, generator=generator).double()
+    samples = last(ddim(gaussian(schedule), schedule, x, 200, eta, generator))
+    assert abs(samples.mean() - 0.4) < 0.02 and abs(samples.std() - 0.6) < 0.02
+
+
+def test_on_a_flow_schedule_ddim_is_euler():
+    schedule = flow_schedule(100)
+    denoise = gaussian(schedule)
+    x = y = torch.randn(8, 2).double()
+    times = schedule.timesteps(10)
+    for t, s in zip(times, times[1:]):
+        velocity = (y - denoise(y, t)) / schedule.sigma[t].double()  # eps - x0
+        y = y + (s - t) / 100 * velocity
+    assert (last(ddim(denoise, schedule, x, 10)) - y).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("sampler, calls", [(ddim, 10), (heun, 19), (dpm_solver, 10)])
+def test_network_calls_and_what_is_yielded(sampler, calls):
+    schedule, asked = cosine_schedule(100), []
+
+    def denoise(x, t):
+        asked.append(t)
+        return torch.zeros_like(x)
+
+    steps = list(sampler(denoise, schedule, torch.ones(2, 3), 10))
+    assert len(asked) == calls and len(steps) == 10
+    assert [step.t for step in steps] == schedule.timesteps(10)[1:]
+    assert all(t >= 1 for t in asked)
+
+
+def test_seed_decides_the_noise_and_samplers_leave_gradients_alone():
+    schedule = cosine_schedule(50)
+    run = lambda seed: last(  # noqa: E731
+        ddim(gaussian(schedule), schedule, torch.ones(2, 3), 5, 1.0, torch.Generator().manual_seed(seed))
+    )
+    assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
+    walk = ddim(gaussian(schedule), schedule, torch.ones(2, 3), 5)
+    next(walk)
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.5, float("nan")])
+def test_wrong_eta(eta):
+    with pytest.raises(ValueError, match="eta must lie in 0"):
+        last(ddim(gaussian(cosine_schedule(10)), cosine_schedule(10), torch.zeros(1, 1), 5, eta))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("steps", [0, 11])
+def test_wrong_steps(sampler, steps):
+    with pytest.raises(ValueError, match="steps must be in 1…10"):
+        last(sampler(gaussian(cosine_schedule(10)), cosine_schedule(10), torch.zeros(1, 1), steps))
+
+
+@pytest.mark.parametrize("sampler", [heun, dpm_solver])
+def test_solvers_draw_no_noise(sampler):
+    with pytest.raises(ValueError, match="eta must be 0"):
+        last(sampler(gaussian(cosine_schedule(10)), cosine_schedule(10), torch.zeros(1, 1), 5, 0.5))

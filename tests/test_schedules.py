@@ -1,0 +1,126 @@
+import math
+
+import diffusers
+import pytest
+import torch
+
+from diffusion_lib.schedules import (
+    Schedule,
+    cosine_schedule,
+    flow_schedule,
+    linear_schedule,
+    randn_like,
+    scaled_linear_schedule,
+)
+
+BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012), "squaredcos_cap_v2": (0, 0)}
+OURS = [
+    (linear_schedule, "linear"),
+    (scaled_linear_schedule, "scaled_linear"),
+    (cosine_schedule, "squaredcos_cap_v2"),
+]
+ALL = [linear_schedule, scaled_linear_schedule, cosine_schedule, flow_schedule]
+
+
+@pytest.mark.parametrize("make, name", OURS)
+@pytest.mark.parametrize("T", [50, 1000])
+def test_agrees_with_diffusers_at_every_t(make, name, T):
+    first, last = BETAS[name]
+    theirs = diffusers.DDPMScheduler(T, first, last, name)
+    schedule = make(T)
+    alpha2 = schedule.alpha.double()[1:] ** 2
+    assert (alpha2 - theirs.alphas_cumprod.double()).abs().max() < 1e-6
+    # diffusers' betas, cumulated in double precision: in single, 1 - alpha² has lost its digits
+    expected = (1 - theirs.betas.double()).cumprod(0)
+    log_snr = schedule.snr(torch.arange(1, T + 1)).double().log()
+    assert (log_snr - (expected / (1 - expected)).log()).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_index_0_is_clean_and_noise_only_grows(make):
+    schedule = make(100)
+    assert schedule.T == 100 and schedule.alpha.shape == schedule.sigma.shape == (101,)
+    assert schedule.alpha[0] == 1 and schedule.sigma[0] == 0
+    assert schedule.alpha.dtype == schedule.sigma.dtype == torch.float32
+    assert (schedule.snr(torch.arange(101)).diff() < 0).all()
+
+
+@pytest.mark.parametrize("make", ALL[:3])
+def test_variance_preserving(make):
+    schedule = make()
+    assert (schedule.alpha**2 + schedule.sigma**2 - 1).abs().max() < 1e-6
+
+
+def test_flow_is_a_straight_line():
+    schedule = flow_schedule(8)
+    assert torch.equal(schedule.alpha, 1 - torch.arange(9) / 8)
+    assert torch.equal(schedule.sigma, torch.arange(9) / 8)
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (4, 3, 8, 8), (4,)])
+def test_add_noise_broadcasts_over_any_batch(shape):
+    schedule = cosine_schedule(10)
+    x0, eps = torch.randn(shape), torch.randn(shape)
+    t = torch.tensor([0, 3, 7, 10])
+    xt = schedule.add_noise(x0, t, eps)
+    for i in range(4):
+        a, s = schedule.alpha[t[i]], schedule.sigma[t[i]]
+        assert torch.allclose(xt[i], a * x0[i] + s * eps[i])
+    assert torch.equal(xt[0], x0[0])
+    assert torch.equal(schedule.add_noise(x0, 3, eps)[1], xt[1])
+
+
+def test_noising_step_by_step_reaches_the_closed_form():
+    """Moments of the Markov chain x_t = √(1-β) x_{t-1} + √β eps equal those of q(x_t | x_0)."""
+    beta = torch.linspace(1e-4, 0.02, 200, dtype=torch.float64)
+    mean, variance = 1.0, 0.0
+    schedule = linear_schedule(200)
+    for t in range(200):
+        mean, variance = math.sqrt(1 - beta[t]) * mean, (1 - beta[t]) * variance + beta[t]
+        assert abs(mean - schedule.alpha[t + 1]) < 1e-6
+        assert abs(math.sqrt(variance) - schedule.sigma[t + 1]) < 1e-6
+
+
+def test_timesteps_are_trailing():
+    assert cosine_schedule(1000).timesteps(4) == [1000, 750, 500, 250, 0]
+    assert cosine_schedule(5).timesteps(5) == [5, 4, 3, 2, 1, 0]
+    for T, steps in [(1000, 20), (1000, 7), (37, 36), (10, 1)]:
+        times = cosine_schedule(T).timesteps(steps)
+        assert len(times) == steps + 1 and times[0] == T and times[-1] == 0
+        assert all(a > b for a, b in zip(times, times[1:]))
+
+
+@pytest.mark.parametrize("steps", [0, -3, 1001])
+def test_wrong_steps(steps):
+    with pytest.raises(ValueError, match=r"steps must be in 1…1000"):
+        cosine_schedule().timesteps(steps)
+
+
+@pytest.mark.parametrize("t", [-1, 11, torch.tensor([0, 11, 3])])
+def test_time_out_of_range(t):
+    with pytest.raises(IndexError, match="outside this schedule's 0…10"):
+        cosine_schedule(10).at(t, like=torch.zeros(3, 2))
+
+
+def test_time_must_be_an_integer():
+    with pytest.raises(TypeError, match="integer"):
+        cosine_schedule(10).at(0.5, like=torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize(
+    "alpha, sigma, message",
+    [
+        ([1.0, 0.5], [0.0], "one length"),
+        ([0.9, 0.5], [0.0, 0.5], "clean"),
+        ([1.0, 0.5], [0.0, 0.0], "above 0"),
+        ([1.0, -0.5], [0.0, 0.5], "negative"),
+    ],
+)
+def test_no_schedule(alpha, sigma, message):
+    with pytest.raises(ValueError, match=message):
+        Schedule(torch.tensor(alpha), torch.tensor(sigma))
+
+
+def test_noise_of_a_picture_does_not_depend_on_how_many_there_are():
+    draw = lambda n: randn_like(torch.empty(n, 3, 16, 16), torch.Generator().manual_seed(5))  # noqa: E731
+    assert torch.equal(draw(1), draw(7)[:1])
