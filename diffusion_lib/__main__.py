@@ -52,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
     p = command("generate", generate, "paint pictures from words")
     p.add_argument("prompts", nargs="+", help='e.g. "a red dragon facing left"')
     p.add_argument("--steps", type=int, default=20, help="network calls a picture")
-    p.add_argument("--guidance", type=float, default=3.0, help="1 = none; more = closer to the words")
+    p.add_argument(
+        "--guidance", type=float, default=3.0, help="1 = none; more = closer to the words"
+    )
     p.add_argument("--negative", help="words that the picture should have nothing of")
     p.add_argument("--seed", type=int, default=0, help="another seed, another picture")
     p.add_argument("-o", "--output", type=Path, default=Path("out.png"))
@@ -115,9 +117,7 @@ def train_sprites(args: argparse.Namespace) -> None:
     seconds, losses, began = (log[-1]["seconds"] if log else 0.0), [], time.perf_counter()
     prompts = data.held_out_prompts(16, seed=args.seed)
     bar = tqdm(total=args.steps, initial=start, desc="training", unit="step")
-    for state in train(
-        model, batches, steps=args.steps, lr=args.lr, seed=args.seed, resume=resume
-    ):
+    for state in train(model, batches, steps=args.steps, lr=args.lr, seed=args.seed, resume=resume):
         bar.update()
         losses.append(state.loss)
         if state.step % args.every and state.step != args.steps:

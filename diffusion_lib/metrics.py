@@ -5,6 +5,8 @@ the picture, without the random jitter of the colours, and takes the one that le
 squared error. Errors are clipped, so that a few wild pixels cannot outvote the rest.
 """
 
+import math
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,40 +14,38 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, one_hot
 
-from diffusion_lib.data.sprites import (
+from diffusion_lib.data.art import (
     ACCESSORY,
     FIGURES,
     ITEMS,
     KINDS,
     LAYOUTS,
     MAIN,
-    NAMES,
     PLAIN,
     SCENERY,
     SCENES,
     SHADES,
     SIDERS,
     WEARERS,
-    Attributes,
-    parse,
     to_float,
 )
+from diffusion_lib.data.sprites import NAMES, Attributes, parse
 
 CLIP = 0.5  # the most that one pixel can cost: squared distance over r, g, b in [-1, 1]
-NOISE = 0.01  # the variance against which rare background details are weighed
-TOO_FAR = 0.09  # mean cost per pixel above which a picture shows none of the sprites
-TOO_FAINT = 0.2  # a sprite must explain its own pixels better than the background by this much
+RARE = 0.02  # how much a rare detail of the scenery costs: RARE · -log(how often it is there)
+TOO_FAR = 0.15  # a mean cost per pixel above this is no sprite: noise of std 0.2 costs 0.13
+TOO_FAINT = 0.03  # the sprite must beat its bare scenery by this: two blended sprites do not
 
 
 class Templates(NamedTuple):
     """All T sprites that a picture could show, as labels and as sums over pixels."""
 
     rows: Tensor  # (T, 4) kind, accessory + 1, facing (or -1), offset
-    size: Tensor  # (T,) pixels in the silhouette
-    fixed: Tensor  # (256 * SCENERY, T) 1 where the template has that fixed label
-    main: Tensor  # (256 * 3, T) 1 where it has that shade of the main colour
-    item: Tensor  # (256 * 3, 5 * 9) the same for the accessory at each offset
-    rarity: Tensor  # (7, 8, 256) cost of each background colour there: rare details cost more
+    empty: Tensor  # (256, T) 1 where the scenery shows
+    fixed: Tensor  # (256 · SCENERY, T) 1 where the template has that fixed label
+    main: Tensor  # (256 · 3, T) 1 where it has that shade of the main colour
+    item: Tensor  # (256 · 3, 5 · 3) the same for the accessory at each offset
+    rarity: Tensor  # (7, 8, 256) cost of each of the scenery's colours there
 
 
 @lru_cache(maxsize=1)
@@ -56,21 +56,26 @@ def templates() -> Templates:
             for i, kind in enumerate(KINDS)
             for item in range(len(ITEMS) if kind in WEARERS else 1)
             for facing in range(2 if kind in SIDERS else 1)
-            for offset in range(9)
+            for offset in range(3)
         ]
     )
     kind, item, facing, offset = rows.unbind(1)
     held = ITEMS[item, offset]
     labels = torch.where(held > 0, held, FIGURES[kind, facing, offset]).long()  # (T, 256)
     hot = one_hot(labels, SCENERY).float()  # (T, 256, SCENERY)
-    item_hot = one_hot(ITEMS.flatten(0, 1).long(), SCENERY).float()  # (45, 256, SCENERY)
+    item_hot = one_hot(ITEMS.flatten(0, 1).long(), SCENERY).float()  # (15, 256, SCENERY)
     main = hot[..., MAIN].flatten(1).T.contiguous()
     item = item_hot[..., ACCESSORY].flatten(1).T.contiguous()
-    hot[..., MAIN] = hot[..., ACCESSORY] = 0
-    fixed = hot.flatten(1).T.contiguous()
+    hot[..., :1] = hot[..., MAIN] = hot[..., ACCESSORY] = 0
     often = one_hot(LAYOUTS.long() - SCENERY, 8).float().mean(dim=1)  # (7, 256, 8)
-    rarity = (-2 * NOISE * often.log()).transpose(1, 2)
-    return Templates(rows, (labels > 0).sum(1), fixed, main, item, rarity)
+    return Templates(
+        rows,
+        empty=(labels == 0).float().T.contiguous(),
+        fixed=hot.flatten(1).T.contiguous(),
+        main=main,
+        item=item,
+        rarity=(-RARE * often.log()).transpose(1, 2),
+    )
 
 
 def squared_distances(pixels: Tensor, colours: Tensor) -> Tensor:
@@ -78,39 +83,35 @@ def squared_distances(pixels: Tensor, colours: Tensor) -> Tensor:
     return torch.cdist(pixels, colours, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
-def recognise_chunk(images: Tensor) -> list[Attributes | None]:
+def match(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The best explanation of each picture (B, 3, 16, 16).
+
+    Returns its attributes (B, 6), its mean cost a pixel, and its bare scenery's, both (B,).
+    A cost is a sum over pixels, so each part of it (scenery, fixed materials, main colour, the
+    accessory's colour) is one matrix product, and each colour is chosen on its own.
+    """
     bank, batch = templates(), len(images)
     pixels = images.flatten(2).transpose(1, 2)  # (B, 256, 3)
 
-    # The background: the one whose colours explain the picture's rim best.
-    scenes = squared_distances(pixels, to_float(SCENES.flatten(0, 1)))  # (B, 256, 7 * 8)
+    scenes = squared_distances(pixels, to_float(SCENES.flatten(0, 1)))  # (B, 256, 7 · 8)
     scenes = scenes.view(batch, 256, 7, 8).permute(0, 2, 3, 1) + bank.rarity
     scenes = scenes.amin(dim=2).clamp(max=CLIP)  # (B, 7, 256)
-    rim = torch.ones(16, 16, dtype=torch.bool)
-    rim[2:14, 2:14] = False
-    background = scenes[..., rim.flatten()].sum(-1).argmin(1)  # (B,)
-    behind = scenes[torch.arange(batch), background]  # (B, 256)
-
-    # The sprite: the fixed materials, the main colour and the accessory's add up, so each part
-    # is one matrix product and each colour can be chosen on its own.
     fixed = squared_distances(pixels, to_float(PLAIN[:SCENERY])).clamp(max=CLIP)
-    fixed[..., 0] = behind
     shade = squared_distances(pixels, to_float(SHADES.flatten(0, 1))).clamp(max=CLIP)
-    shade = shade.view(batch, 256, 8, 3).transpose(1, 2).flatten(2)  # (B, 8, 256 * 3)
+    shade = shade.view(batch, 256, 8, 3).transpose(1, 2).flatten(2)  # (B, 8, 256 · 3)
+
     main, colour = (shade @ bank.main).min(dim=1)  # (B, T)
-    item, item_colour = (shade @ bank.item).min(dim=1)  # (B, 45)
-    at = bank.rows[:, 1] * 9 + bank.rows[:, 3]  # (T,)
-    cost, best = (fixed.flatten(1) @ bank.fixed + main + item[:, at]).min(dim=1)  # (B,)
+    item, item_colour = (shade @ bank.item).min(dim=1)  # (B, 5 · 3)
+    at = bank.rows[:, 1] * 3 + bank.rows[:, 3]  # (T,)
+    cost, background = (scenes @ bank.empty).min(dim=1)  # (B, T)
+    cost, best = (cost + fixed.flatten(1) @ bank.fixed + main + item[:, at]).min(dim=1)  # (B,)
 
     every = torch.arange(batch)
+    background = background[every, best]
     kind, held, facing, _ = bank.rows[best].unbind(1)
     worn = torch.where(held > 0, item_colour[every, at[best]], -1)
     found = [kind, colour[every, best], held - 1, worn, facing, background]
-    sure = (cost / 256 < TOO_FAR) & (behind.sum(1) - cost > TOO_FAINT * bank.size[best])
-    return [
-        Attributes(*[names[i] for names, i in zip(NAMES, row, strict=True)]) if ok else None
-        for row, ok in zip(torch.stack(found, 1).tolist(), sure.tolist(), strict=True)
-    ]
+    return torch.stack(found, dim=1), cost / 256, scenes[every, background].mean(1)
 
 
 @torch.no_grad()
@@ -118,7 +119,6 @@ def recognise(images: Tensor) -> list[Attributes | None]:
     """The attributes of each picture (B, 3, size, size) in [-1, 1]; None where it shows no sprite.
 
     Sizes above 16 must be multiples of 16 and are averaged down. Raises ValueError otherwise.
-    ERRORS
     """
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         raise ValueError(f"images must be (B, 3, size, size), not {tuple(images.shape)}")
@@ -128,10 +128,16 @@ def recognise(images: Tensor) -> list[Attributes | None]:
     if not images.is_floating_point():
         raise ValueError(f"images must be floats in [-1, 1], not {images.dtype}")
     small = avg_pool2d(images.float().cpu(), size // 16)
-    return [found for chunk in small.split(128) for found in recognise_chunk(chunk)]
+    seen: list[Attributes | None] = []
+    for chunk in small.split(128):
+        found, cost, bare = match(chunk)
+        sure = (cost < TOO_FAR) & (bare - cost > TOO_FAINT)
+        for row, ok in zip(found.tolist(), sure.tolist()):
+            seen.append(Attributes(*[names[i] for names, i in zip(NAMES, row)]) if ok else None)
+    return seen
 
 
-def correct(images: Tensor, prompts: list[str]) -> Tensor:
+def correct(images: Tensor, prompts: Sequence[str]) -> Tensor:
     """Which pictures obey their prompts, (B,) bool: *every* attribute that the prompt names is right.
 
     What the prompt leaves open may be anything, but the picture must show a sprite.
@@ -139,19 +145,39 @@ def correct(images: Tensor, prompts: list[str]) -> Tensor:
     """
     if isinstance(prompts, str) or len(images) != len(prompts):
         raise ValueError(f"{len(images)} pictures need as many prompts, as a list of strings")
-    asked = [parse(prompt) for prompt in prompts]
     obeyed = [
-        seen is not None and all(a is None or a == s for a, s in zip(named, seen, strict=True))
-        for named, seen in zip(asked, recognise(images), strict=True)
+        seen is not None and all(a is None or a == s for a, s in zip(named, seen))
+        for named, seen in zip(map(parse, prompts), recognise(images))
     ]
     return torch.tensor(obeyed, dtype=torch.bool)
 
 
-def prompt_accuracy(images: Tensor, prompts: list[str]) -> float:
+def prompt_accuracy(images: Tensor, prompts: Sequence[str]) -> float:
     """The share of pictures, 0 to 1, that show *everything* their prompts name (see `correct`).
 
-    It measures obedience, not beauty or variety. ERRORS
+    It measures obedience, not beauty or variety.
     """
     if len(images) == 0:
         raise ValueError("no pictures: the accuracy of nothing is undefined")
     return correct(images, prompts).float().mean().item()
+
+
+def clustered_interval(right: Tensor, clusters: Sequence[Hashable]) -> tuple[float, float]:
+    """A 95% interval for the share of `right`, (n,) bool, whose errors come in clusters.
+
+    Pictures of one (kind, colour) pair tend to be right or wrong together, so n of them tell less
+    than n independent ones. Wilson's interval with n divided by the design effect: the variance of
+    the clusters' error totals over that of independent errors. (Wilson 1927; Kish 1965) With no
+    variance to go by (all right, or all wrong) each cluster counts once.
+    """
+    names = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
+    where = torch.tensor([names[c] for c in clusters])
+    n, k, p = len(right), len(names), right.double().mean().item()
+    effective = float(k)
+    if 0 < p < 1:
+        totals = torch.zeros(k, dtype=torch.float64).index_add(0, where, right.double() - p)
+        effect = totals.square().sum().item() * k / max(k - 1, 1) / (n * p * (1 - p))
+        effective = n / max(effect, 1.0)
+    z2 = 1.959964**2 / effective
+    centre, half = p + z2 / 2, math.sqrt(z2 * p * (1 - p) + z2 * z2 / 4)
+    return max(0.0, (centre - half) / (1 + z2)), min(1.0, (centre + half) / (1 + z2))

@@ -62,8 +62,10 @@ class Tokenizer:
         if word in self.ids:
             return self.ids[word]
         near = difflib.get_close_matches(word, self.words, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "I know: " + ", ".join(
-            self.words
+        hint = (
+            f"did you mean {' or '.join(map(repr, near))}?"
+            if near
+            else "I know: " + ", ".join(self.words)
         )
         raise ValueError(f"unknown word {word!r} in {prompt!r}; {hint}")
 

@@ -81,7 +81,9 @@ def train(
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-    state = Training(0, torch.tensor(math.nan), model, EMA(model, decay), optimiser, generator, scaler)
+    state = Training(
+        0, torch.tensor(math.nan), model, EMA(model, decay), optimiser, generator, scaler
+    )
     if resume is not None:
         resume.restore(state)
     endless = _forever(batches)

@@ -137,7 +137,14 @@ def test_network_calls_and_what_is_yielded(sampler, calls):
 def test_seed_decides_the_noise_and_samplers_leave_gradients_alone():
     schedule = cosine_schedule(50)
     run = lambda seed: last(  # noqa: E731
-        ddim(gaussian(schedule), schedule, torch.ones(2, 3), 5, 1.0, torch.Generator().manual_seed(seed))
+        ddim(
+            gaussian(schedule),
+            schedule,
+            torch.ones(2, 3),
+            5,
+            1.0,
+            torch.Generator().manual_seed(seed),
+        )
     )
     assert torch.equal(run(1), run(1)) and not torch.equal(run(1), run(2))
     walk = ddim(gaussian(schedule), schedule, torch.ones(2, 3), 5)

@@ -48,9 +48,7 @@ def test_mask_means_the_same_as_in_diffusers():
     mask = torch.arange(7) < torch.tensor([[3], [7]])
     t = torch.tensor([5, 600])
     with torch.no_grad():
-        expected = theirs(
-            x, t, encoder_hidden_states=context, encoder_attention_mask=mask
-        ).sample
+        expected = theirs(x, t, encoder_hidden_states=context, encoder_attention_mask=mask).sample
         assert (ours(x, t, context, mask) - expected).abs().max() < 1e-5
 
 

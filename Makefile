@@ -1,0 +1,72 @@
+# Every target makes .venv on first use; a second call installs nothing.
+#   make generate PROMPT="a red dragon facing left"
+#   make test PYTHON=python3.12        # another Python; remove .venv when you change it
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+# What a user may set on the command line. The text reaches the commands through the environment,
+# exactly as typed: neither make nor the shell ever reads a prompt as code.
+OPTIONS := PROMPT STEPS GUIDANCE NEGATIVE SEED OUT MODEL PICTURES FILES
+$(foreach v,$(OPTIONS),$(eval override $(v) := $$(if $$(filter command,$$(origin $(v))),$$(value $(v)))))
+export $(OPTIONS)
+
+.DEFAULT_GOAL := help
+.PHONY: help generate lab test train evaluate notebooks stamp lint
+
+help:  ## list these targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
+
+generate: .venv/.core  ## paint PROMPT="…" (STEPS= GUIDANCE= NEGATIVE= SEED= OUT=file.png MODEL=)
+	@$(BIN)/python -m diffusion_lib generate $${STEPS:+--steps "$$STEPS"} \
+	  $${GUIDANCE:+--guidance "$$GUIDANCE"} $${NEGATIVE:+--negative "$$NEGATIVE"} \
+	  $${SEED:+--seed "$$SEED"} $${OUT:+--output "$$OUT"} $${MODEL:+--model "$$MODEL"} \
+	  -- "$${PROMPT:-a red dragon facing left}"
+
+lab: .venv/.notebooks  ## open JupyterLab at the first notebook
+	$(BIN)/jupyter lab $(firstword $(sort $(wildcard notebooks/*.ipynb)))
+
+test: .venv/.test  ## run the tests; run every notebook and compare its outputs
+	$(BIN)/python -m pytest --nbval
+
+train: .venv/.core  ## train the sprite model from scratch; go on after Ctrl-C (STEPS= SEED= OUT=)
+	@$(BIN)/python -m diffusion_lib train $${STEPS:+--steps "$$STEPS"} $${SEED:+--seed "$$SEED"} \
+	  $${OUT:+--output "$$OUT"}
+
+evaluate: .venv/.core  ## measure prompt accuracy (MODEL= PICTURES= STEPS= GUIDANCE= SEED=)
+	@$(BIN)/python -m diffusion_lib evaluate $${MODEL:+--model "$$MODEL"} \
+	  $${PICTURES:+--pictures "$$PICTURES"} $${STEPS:+--steps "$$STEPS"} \
+	  $${GUIDANCE:+--guidance "$$GUIDANCE"} $${SEED:+--seed "$$SEED"}
+
+notebooks: .venv/.test  ## execute and save all notebooks and solutions (or FILES="a.ipynb b.ipynb")
+	@$(BIN)/python tools/notebooks.py $$FILES
+
+stamp: .venv/.test  ## write the repository's address from pyproject.toml into the notebooks
+	@$(BIN)/python tools/notebooks.py --stamp $$FILES
+
+lint: .venv/.test  ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/.made:
+	@command -v "$(PYTHON)" >/dev/null || \
+	  { echo "There is no $(PYTHON) here: install Python 3.10 or newer, or name one: make PYTHON=python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "The course needs Python 3.10 or newer; name one that you have: make PYTHON=python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make environments: install its venv package (Debian, Ubuntu: sudo apt install python3-venv)"; exit 1; }
+	"$(PYTHON)" -m venv --clear .venv
+	@touch $@
+
+.venv/.core: pyproject.toml constraints.txt | .venv/.made
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+.venv/.notebooks: pyproject.toml constraints.txt | .venv/.made
+	$(PIP_INSTALL) -e ".[notebooks]"
+	@touch .venv/.core $@
+
+.venv/.test: pyproject.toml constraints.txt | .venv/.made
+	$(PIP_INSTALL) -e ".[notebooks,test]"
+	@touch .venv/.core .venv/.notebooks $@

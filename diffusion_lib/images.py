@@ -1,0 +1,146 @@
+"""From tensors to picture files, with Pillow alone.
+
+Images are float (..., 3, H, W) in [-1, 1]; Pillow's are 8 bits a channel.
+"""
+
+import io
+import math
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+HOLD = 1.5  # seconds that a film rests on its last frame
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """(..., 3, H, W) float in [-1, 1], clamped -> (..., H, W, 3) uint8, as Pillow wants it.
+
+    Raises ValueError for another shape, for integers, and for values that are not finite.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(
+            f"images are float tensors in [-1, 1], not {kind}: uint8 / 127.5 - 1 is one"
+        )
+    if images.ndim < 3 or images.shape[-3] != 3:
+        raise ValueError(
+            f"images have shape (..., 3, H, W), not {tuple(images.shape)}: "
+            "permute channels to the front, or expand a grey channel to three"
+        )
+    images = images.detach().float().cpu()
+    bad = int((~torch.isfinite(images)).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {images.numel()} values are NaN or infinite: did sampling diverge?"
+        )
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).numpy()
+
+
+def tile(
+    images: Tensor,
+    columns: int | None = None,
+    pad: int = 2,
+    scale: int = 1,
+    background: tuple[int, int, int] = (255, 255, 255),
+) -> Image.Image:
+    """All images on one sheet, row by row, each pixel enlarged to scale x scale without blur.
+
+    images: (B, 3, H, W), or (3, H, W) for one. columns: by default as near to a square as it gets.
+    pad: pixels of background between the images, after the enlargement.
+    """
+    if isinstance(images, Tensor) and images.ndim == 3:
+        images = images[None]
+    pixels = to_uint8(images)
+    if pixels.ndim != 4 or len(pixels) == 0:
+        raise ValueError(f"tile takes (B, 3, H, W) with B >= 1, not {tuple(images.shape)}")
+    if scale < 1 or pad < 0 or (columns is not None and columns < 1):
+        raise ValueError(
+            f"scale and columns are at least 1, pad at least 0: {scale=} {columns=} {pad=}"
+        )
+    pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+    n, height, width, _ = pixels.shape
+    columns = min(columns or math.ceil(math.sqrt(n)), n)
+    rows = math.ceil(n / columns)
+    size = (columns * (width + pad) - pad, rows * (height + pad) - pad)
+    sheet = Image.new("RGB", size, background)
+    for i, image in enumerate(pixels):
+        row, column = divmod(i, columns)
+        sheet.paste(Image.fromarray(image), (column * (width + pad), row * (height + pad)))
+    return sheet
+
+
+def save_png(image: Image.Image, path: str | Path) -> None:
+    """Writes a PNG, whole or not at all; makes the folder. Raises ValueError or OSError in words."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    _write(buffer.getvalue(), path, ".png")
+
+
+def save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: float = 2.0) -> None:
+    """Writes an endless film of `seconds`, which then rests on its last frame.
+
+    frames: of one size. They share one palette, chosen half by the last frame and half by all of
+    them, without dithering, so that nothing flickers.
+    """
+    durations = frame_durations(frames, seconds)
+    small = [
+        f.convert("RGB").resize(_at_most(f.size, 128), Image.Resampling.NEAREST) for f in frames
+    ]
+    sample = small + [small[-1]] * len(small)
+    pixels = np.concatenate([np.asarray(f).reshape(-1, 3) for f in sample])
+    palette = Image.fromarray(pixels[None]).quantize(255)  # one left over to mean "as before"
+    none = Image.Dither.NONE
+    first, *rest = [f.convert("RGB").quantize(palette=palette, dither=none) for f in frames]
+    buffer = io.BytesIO()
+    first.save(
+        buffer, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False
+    )
+    _write(buffer.getvalue(), path, ".gif")
+
+
+def frame_durations(frames: Sequence[Image.Image], seconds: float) -> list[int]:
+    """Milliseconds for each frame; the last rests a while longer. Raises ValueError if none fit."""
+    if not frames:
+        raise ValueError("a film needs at least one frame")
+    if len({f.size for f in frames}) > 1:
+        raise ValueError(f"a film's frames have one size, not {sorted({f.size for f in frames})}")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"a film lasts more than 0 seconds, not {seconds}")
+    each = max(20, round(1000 * seconds / len(frames)))  # browsers slow down anything faster
+    return [each] * (len(frames) - 1) + [each + int(1000 * HOLD)]
+
+
+def _at_most(size: tuple[int, int], side: int) -> tuple[int, int]:
+    return min(size[0], side), min(size[1], side)
+
+
+def _write(data: bytes, path: str | Path, suffix: str) -> None:
+    """To a temporary file beside `path`, then renamed: an earlier file stays whole on failure."""
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise ValueError(f"{path}: this writes a {suffix} file, so call it {path.stem}{suffix}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(f"could not write {path}: {_reason(error, path)}") from error
+
+
+def _reason(error: OSError, path: Path) -> str:
+    if path.is_dir():
+        return "it is a folder; give a file's name"
+    if isinstance(error, PermissionError):
+        return f"you may not write to the folder {path.parent}; choose another"
+    if isinstance(error, (NotADirectoryError, FileExistsError)):
+        return f"{path.parent} is a file, not a folder"
+    return (error.strerror or str(error)).lower()
