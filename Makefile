@@ -56,7 +56,7 @@ lint: .venv/.test  ## check style and format
 	  { echo "The course needs Python 3.10 or newer; name one that you have: make PYTHON=python3.12"; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "$(PYTHON) cannot make environments: install its venv package (Debian, Ubuntu: sudo apt install python3-venv)"; exit 1; }
-	"$(PYTHON)" -m venv --clear .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	@touch $@
 
 .venv/.core: pyproject.toml constraints.txt | .venv/.made

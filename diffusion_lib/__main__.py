@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import platform
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from diffusion_lib.data.sprites import HELD_OUT, Sprites, parse
+from diffusion_lib.data.sprites import Sprites, parse
 from diffusion_lib.images import save_gif, save_png, tile
 from diffusion_lib.metrics import clustered_interval, correct
 from diffusion_lib.pipeline import TextToImage, load_pretrained, sprite_config
@@ -108,7 +107,8 @@ def train_sprites(args: argparse.Namespace) -> None:
         print(f"resuming {path} at step {resume.step}")
     data = Sprites(seed=args.seed)
     torch.manual_seed(args.seed)  # the fresh weights
-    model = TextToImage.from_config(sprite_config(data.words)).to(args.device)
+    model = TextToImage.from_config(sprite_config(data.words))
+    model.to(args.device, memory_format=torch.channels_last)  # a tenth faster on CPUs
     start = resume.step if resume else 0
     batches = shuffled(data, args.batch_size, args.seed, start)
     history = path.with_suffix(".json")

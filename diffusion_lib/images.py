@@ -94,7 +94,7 @@ def save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: float = 2
     ]
     sample = small + [small[-1]] * len(small)
     pixels = np.concatenate([np.asarray(f).reshape(-1, 3) for f in sample])
-    palette = Image.fromarray(pixels[None]).quantize(255)  # one left over to mean "as before"
+    palette = Image.fromarray(pixels[None]).quantize(255, kmeans=3)  # the 256th: "as before"
     none = Image.Dither.NONE
     first, *rest = [f.convert("RGB").quantize(palette=palette, dither=none) for f in frames]
     buffer = io.BytesIO()

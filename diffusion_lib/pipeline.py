@@ -20,6 +20,7 @@ SCHEDULES: dict[str, Callable[..., schedules.Schedule]] = {
     "linear": schedules.linear_schedule,
     "scaled_linear": schedules.scaled_linear_schedule,
     "cosine": schedules.cosine_schedule,
+    "sigmoid": schedules.sigmoid_schedule,
     "flow": schedules.flow_schedule,
 }
 

@@ -4,6 +4,7 @@ A figure is shown as a picture *and* a fixed sentence with a number in it. nbval
 pictures; it compares the sentence, so a figure that changes makes its notebook's test fail.
 """
 
+import base64
 import io
 import math
 import textwrap
@@ -60,7 +61,7 @@ def show(fig: Figure, text: str) -> None:
 
 
 def _show_png(data: bytes, text: str) -> None:
-    bundle = {"image/png": data, "text/plain": text}
+    bundle = {"image/png": base64.b64encode(data).decode(), "text/plain": text}
     display(bundle, metadata={"image/png": {"alt": text}}, raw=True)
 
 

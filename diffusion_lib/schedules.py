@@ -114,7 +114,34 @@ def cosine_schedule(T: int = 1000, s: float = 0.008, cap: float = 0.999) -> Sche
     return from_betas((1 - alpha2[1:] / alpha2[:-1]).clamp(max=cap))
 
 
+def sigmoid_schedule(
+    T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, cap: float = 0.999
+) -> Schedule:
+    """alpha_t² falls like a sigmoid from 1 to 0, each beta at most `cap`. (Jabri et al. 2022,
+    algorithm 2)"""
+    t = torch.arange(T + 1, dtype=torch.float64) / T
+    fall = torch.sigmoid(-(start + t * (end - start)) / tau)
+    alpha2 = (fall - fall[-1]) / (fall[0] - fall[-1])
+    return from_betas((1 - alpha2[1:] / alpha2[:-1]).clamp(max=cap))
+
+
 def flow_schedule(T: int = 1000) -> Schedule:
     """A straight line from picture to noise: alpha = 1 - t/T, sigma = t/T. (Lipman et al. 2023)"""
     sigma = torch.arange(T + 1, dtype=torch.float64) / T
     return Schedule(1 - sigma, sigma)
+
+
+def zero_terminal_snr(schedule: Schedule) -> Schedule:
+    """The same variance-preserving schedule, stretched so that step T is pure noise.
+
+    alpha is shifted to end at 0 and scaled to keep its value at t = 1. (Lin et al. 2023,
+    algorithm 1) Raises ValueError for a schedule that is not variance-preserving.
+    """
+    alpha, sigma = schedule.alpha.double(), schedule.sigma.double()
+    if ((alpha**2 + sigma**2 - 1).abs() > 1e-5).any():
+        raise ValueError(
+            "only a variance-preserving schedule (alpha² + sigma² = 1) can be stretched"
+        )
+    alpha = (alpha - alpha[-1]) * alpha[1] / (alpha[1] - alpha[-1])
+    alpha[0] = 1
+    return Schedule(alpha, (1 - alpha**2).sqrt())

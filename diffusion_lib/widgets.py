@@ -4,6 +4,7 @@ One pattern: widgets above, one Image below whose bytes a callback replaces. It 
 and nbval compares the fixed text that goes with it.
 """
 
+import base64
 import html
 import io
 from collections.abc import Callable, Mapping
@@ -129,7 +130,7 @@ def _show(box: ipywidgets.VBox, text: str) -> None:
     view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
     bundle = {
         "application/vnd.jupyter.widget-view+json": view,
-        "image/png": still.value,
+        "image/png": base64.b64encode(still.value).decode(),
         "text/plain": text,
     }
     display(bundle, metadata={"image/png": {"alt": text}}, raw=True)

@@ -147,7 +147,7 @@ def test_gif_keeps_the_colours(tmp_path):
         difference = np.asarray(gif.convert("RGB"), float) - np.asarray(frame, float)
         errors.append(np.sqrt((difference**2).mean()))
     assert errors[-1] < 8
-    assert max(errors) < 20
+    assert max(errors) < 16
 
 
 def test_gif_does_not_flicker(tmp_path):

@@ -11,6 +11,8 @@ from diffusion_lib.schedules import (
     linear_schedule,
     randn_like,
     scaled_linear_schedule,
+    sigmoid_schedule,
+    zero_terminal_snr,
 )
 
 BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012), "squaredcos_cap_v2": (0, 0)}
@@ -19,7 +21,7 @@ OURS = [
     (scaled_linear_schedule, "scaled_linear"),
     (cosine_schedule, "squaredcos_cap_v2"),
 ]
-ALL = [linear_schedule, scaled_linear_schedule, cosine_schedule, flow_schedule]
+ALL = [linear_schedule, scaled_linear_schedule, cosine_schedule, sigmoid_schedule, flow_schedule]
 
 
 @pytest.mark.parametrize("make, name", OURS)
@@ -45,7 +47,7 @@ def test_index_0_is_clean_and_noise_only_grows(make):
     assert (schedule.snr(torch.arange(101)).diff() < 0).all()
 
 
-@pytest.mark.parametrize("make", ALL[:3])
+@pytest.mark.parametrize("make", ALL[:4])
 def test_variance_preserving(make):
     schedule = make()
     assert (schedule.alpha**2 + schedule.sigma**2 - 1).abs().max() < 1e-6
@@ -124,3 +126,27 @@ def test_no_schedule(alpha, sigma, message):
 def test_noise_of_a_picture_does_not_depend_on_how_many_there_are():
     draw = lambda n: randn_like(torch.empty(n, 3, 16, 16), torch.Generator().manual_seed(5))  # noqa: E731
     assert torch.equal(draw(1), draw(7)[:1])
+
+
+def test_sigmoid_follows_its_closed_form():
+    """Jabri et al.'s gamma(t) with start -3, end 3, at t = 1/4, 1/2, 3/4; by hand."""
+    low, high = 1 / (1 + math.exp(3)), 1 / (1 + math.exp(-3))
+    alpha2 = sigmoid_schedule(1000).alpha.double() ** 2
+    for t, logit in [(250, 1.5), (500, 0.0), (750, -1.5)]:
+        expected = (1 / (1 + math.exp(-logit)) - low) / (high - low)
+        assert abs(alpha2[t] - expected) < 1e-6
+
+
+@pytest.mark.parametrize("make, name", OURS[:2])
+def test_zero_terminal_snr_agrees_with_diffusers(make, name):
+    first, last = BETAS[name]
+    theirs = diffusers.DDIMScheduler(1000, first, last, name, rescale_betas_zero_snr=True)
+    ours = zero_terminal_snr(make(1000))
+    assert ours.alpha[-1] == 0 and ours.sigma[-1] == 1
+    assert (ours.alpha.double()[1:] ** 2 - theirs.alphas_cumprod.double()).abs().max() < 1e-6
+    assert abs(ours.alpha[1] - make(1000).alpha[1]) < 1e-7
+
+
+def test_only_a_variance_preserving_schedule_is_stretched():
+    with pytest.raises(ValueError, match="variance-preserving"):
+        zero_terminal_snr(flow_schedule(10))

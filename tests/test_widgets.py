@@ -1,3 +1,4 @@
+import base64
 import io
 
 import ipywidgets
@@ -82,7 +83,7 @@ def test_explore_displays_a_bundle_with_fixed_text(monkeypatch):
     widgets.explore(grey, ipywidgets.IntSlider(7), "greys: from 7")
     (bundle,) = shown
     assert bundle["text/plain"] == "greys: from 7"
-    assert bundle["image/png"].startswith(b"\x89PNG")
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"]
     with pytest.raises(ValueError, match="needs a text"):
         widgets.explore(grey, ipywidgets.IntSlider(7), "")
