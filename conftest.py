@@ -10,7 +10,9 @@ OUTPUT_TIMEOUT = 60  # seconds to wait for a cell's last output
 def pytest_configure(config):
     """Notebooks' kernels inherit this environment: the saved outputs are the CPU's."""
     os.environ["DIFFUSION_COURSE"] = "cpu"
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin slow a busy machine down tenfold
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # threads that spin slow a busy machine down tenfold
     parallel = getattr(config.option, "numprocesses", None)  # pytest-xdist's -n
     os.environ.setdefault("OMP_NUM_THREADS", "1" if parallel else "2")
     if config.pluginmanager.hasplugin("nbval"):

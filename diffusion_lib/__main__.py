@@ -2,15 +2,18 @@
 
 import argparse
 import json
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
 from diffusion_lib.data.sprites import Sprites, parse
-from diffusion_lib.images import save_gif, save_png, tile
+from diffusion_lib.images import curve, save_gif, save_png, tile
 from diffusion_lib.metrics import clustered_interval, correct
 from diffusion_lib.pipeline import TextToImage, load_pretrained, sprite_config
 from diffusion_lib.training import (
@@ -99,40 +102,67 @@ def generate(args: argparse.Namespace) -> None:
 def train_sprites(args: argparse.Namespace) -> None:
     """Trains, showing loss and samples as it goes; after Ctrl-C the same command goes on."""
     path: Path = args.output
-    resume = None
-    if path.is_file() and not args.restart:
-        resume = load_checkpoint(path)
-        if resume.step >= args.steps:
-            raise ValueError(f"{path} is trained to the end: --restart or a larger --steps")
-        print(f"resuming {path} at step {resume.step}")
+    resume = load_checkpoint(path) if path.is_file() and not args.restart else None
+    start = resume.step if resume else 0
+    if start >= args.steps:
+        raise ValueError(f"{path} is trained to the end: use --restart, or more --steps")
     data = Sprites(seed=args.seed)
     torch.manual_seed(args.seed)  # the fresh weights
     model = TextToImage.from_config(sprite_config(data.words))
     model.to(args.device, memory_format=torch.channels_last)  # a tenth faster on CPUs
-    start = resume.step if resume else 0
+    if resume and resume.config != model.config:
+        raise ValueError(f"{path} holds another kind of model: use --restart, or another --output")
     batches = shuffled(data, args.batch_size, args.seed, start)
     history = path.with_suffix(".json")
     log = json.loads(history.read_text()) if resume and history.is_file() else []
     log = [row for row in log if row["step"] <= start]
-    seconds, losses, began = (log[-1]["seconds"] if log else 0.0), [], time.perf_counter()
+    before, began, losses = log[-1]["seconds"] if log else 0.0, time.perf_counter(), []
     prompts = data.held_out_prompts(16, seed=args.seed)
-    bar = tqdm(total=args.steps, initial=start, desc="training", unit="step")
-    for state in train(model, batches, steps=args.steps, lr=args.lr, seed=args.seed, resume=resume):
-        bar.update()
-        losses.append(state.loss)
-        if state.step % args.every and state.step != args.steps:
-            continue
-        loss = torch.stack(losses).mean().item()
-        losses.clear()
-        bar.set_postfix(loss=f"{loss:.4f}")
-        seconds, began = seconds + time.perf_counter() - began, time.perf_counter()
-        log.append({"step": state.step, "loss": loss, "seconds": round(seconds, 1)})
-        save_checkpoint(path, state_of(state, model.config))
-        history.write_text(json.dumps(log, indent=1))
-        samples = state.ema.model.generate(prompts, seed=args.seed)
-        save_png(tile(samples, scale=8), path.with_suffix(".png"))
-    bar.close()
-    print(f"trained {args.steps} steps in {seconds:.0f} s: {path}, samples and log beside it")
+    print(f"checkpoints, samples and the loss curve: {path.with_suffix('')}*")
+    with (
+        tqdm(total=args.steps, initial=start, desc="training", unit="step") as bar,
+        _ctrl_c() as stop,
+    ):
+        for state in train(
+            model, batches, steps=args.steps, lr=args.lr, seed=args.seed, resume=resume
+        ):
+            bar.update()
+            losses.append(state.loss)
+            if state.step % args.every and state.step < args.steps and not stop:
+                continue
+            loss = torch.stack(losses).mean().item()
+            losses.clear()
+            bar.set_postfix(loss=f"{loss:.4f}")
+            seconds = round(before + time.perf_counter() - began, 1)
+            log.append({"step": state.step, "loss": loss, "seconds": seconds})
+            save_checkpoint(path, state_of(state, model.config))
+            history.write_text(json.dumps(log, indent=1))
+            if stop:
+                break
+            save_png(curve([row["loss"] for row in log], "loss"), path.with_suffix(".loss.png"))
+            samples = state.ema.model.generate(prompts, seed=args.seed)
+            save_png(tile(samples, scale=8), path.with_suffix(".png"))
+    if stop:
+        print(f"stopped and saved at step {state.step}; the same command goes on from there")
+        raise KeyboardInterrupt
+    print(f"{args.steps} steps in {seconds:.0f} s; paint with it: generate … --model {path}")
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[list]:
+    """A list that is empty until Ctrl-C: a step is never torn apart. A second Ctrl-C is at once."""
+    pressed: list[bool] = []
+
+    def press(*_) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(True)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def evaluate(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 HOLD = 1.5  # seconds that a film rests on its last frame
@@ -73,6 +73,27 @@ def tile(
         row, column = divmod(i, columns)
         sheet.paste(Image.fromarray(image), (column * (width + pad), row * (height + pad)))
     return sheet
+
+
+def curve(values: Sequence[float], name: str, size: tuple[int, int] = (480, 240)) -> Image.Image:
+    """A line through positive values, evenly spaced, on a logarithmic axis; a first look only."""
+    image = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(image)
+    logs = [math.log(max(v, 1e-12)) for v in values]
+    low, high = min(logs), max(max(logs), min(logs) + 1e-6)
+    left, right, top, bottom = 60, size[0] - 12, 28, size[1] - 16
+    across = (right - left) / max(len(logs) - 1, 1)
+    points = [
+        (left + i * across, bottom - (v - low) / (high - low) * (bottom - top))
+        for i, v in enumerate(logs)
+    ]
+    draw.line([(left, top), (left, bottom), (right, bottom)], fill="#888888")
+    draw.line(points, fill="#0072b2", width=2)
+    for v in (low, high):
+        y = bottom - (v - low) / (high - low) * (bottom - top)
+        draw.text((left - 6, y), f"{math.exp(v):.3g}", fill="#444444", anchor="rm")
+    draw.text((left, 8), f"{name}: {values[-1]:.4g} now", fill="#000000")
+    return image
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:

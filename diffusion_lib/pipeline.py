@@ -146,8 +146,9 @@ class TextToImage(nn.Module):
 def sprite_config(words: Sequence[str]) -> dict:
     """The sprite model's configuration: what `make train` trains and the checkpoint holds."""
     text = TextConfig(vocabulary=len(Tokenizer(words)))
+    unet = asdict(UNetConfig(layers=1, context_dim=text.dim))
     return {
-        "unet": asdict(UNetConfig(layers=1, context_dim=text.dim)),
+        "unet": {k: list(v) if isinstance(v, tuple) else v for k, v in unet.items()},  # as in JSON
         "text": asdict(text),
         "vocabulary": sorted(words),
         "schedule": "cosine",

@@ -163,14 +163,15 @@ class Checkpoint:
         state.step = self.step
         state.model.load_state_dict(self.part("model"))
         state.ema.model.load_state_dict(self.part("ema"))
-        saved = self.part("optimiser")
-        names = [name for name, _ in state.model.named_parameters()]
-        fresh = state.optimiser.state_dict()
-        fresh["state"] = {
-            i: {key: saved[f"{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            for i, name in enumerate(names)
-            if f"{name}.step" in saved
-        }
+        saved, moments = self.part("optimiser"), {}
+        for i, (name, weight) in enumerate(state.model.named_parameters()):
+            if f"{name}.step" in saved:
+                # laid out in memory as the weight is, which the fused optimiser takes for granted
+                moments[i] = {
+                    key: torch.empty_like(weight).copy_(saved[f"{name}.{key}"])
+                    for key in ("exp_avg", "exp_avg_sq")
+                } | {"step": saved[f"{name}.step"]}
+        fresh = state.optimiser.state_dict() | {"state": moments}
         state.optimiser.load_state_dict(fresh)
         state.generator.set_state(self.tensors["generator"])
         state.scaler.load_state_dict(self.scaler)

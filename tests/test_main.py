@@ -1,11 +1,14 @@
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from diffusion_lib.__main__ import main
-from diffusion_lib.training import load_checkpoint
+from diffusion_lib.training import Checkpoint, load_checkpoint, save_checkpoint, shuffled
 
 
 def run(capsys, *arguments):
@@ -49,7 +52,7 @@ def test_mistakes_end_in_one_line(tmp_path, capsys, monkeypatch, arguments, mess
     assert "Traceback" not in errors and not (tmp_path / "out.png").exists()
 
 
-def test_train_can_be_stopped_and_goes_on(tmp_path, capsys):
+def test_train_can_be_stopped_and_goes_on(tmp_path, capsys, monkeypatch):
     def weights(path, *more):
         status, printed, errors = run(
             capsys, "train", "--steps", 4, "--every", 2, "--batch-size", 4, "-o", path, *more
@@ -58,31 +61,33 @@ def test_train_can_be_stopped_and_goes_on(tmp_path, capsys):
         return load_checkpoint(path), printed
 
     whole, _ = weights(tmp_path / "whole.safetensors")
-    # a run that was stopped after its checkpoint at step 2
+    # the same run, with Ctrl-C pressed during its third step
     path = tmp_path / "parts.safetensors"
-    import diffusion_lib.__main__ as cli
 
-    original, saved = cli.save_checkpoint, []
+    def interrupted(*arguments):
+        for i, batch in enumerate(shuffled(*arguments)):
+            if i == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield batch
 
-    def stop_after_first(target, checkpoint):
-        original(target, checkpoint)
-        saved.append(checkpoint.step)
-        raise KeyboardInterrupt
-
-    cli.save_checkpoint = stop_after_first
-    try:
-        status, *_ = run(capsys, "train", "--steps", 4, "--every", 2, "--batch-size", 4, "-o", path)
-    finally:
-        cli.save_checkpoint = original
-    assert status == 130 and saved == [2]
+    monkeypatch.setattr("diffusion_lib.__main__.shuffled", interrupted)
+    status, printed, _ = run(
+        capsys, "train", "--steps", 4, "--every", 2, "--batch-size", 4, "-o", path
+    )
+    assert status == 130 and "stopped and saved at step 3" in printed
+    monkeypatch.undo()
     resumed, printed = weights(path)
-    assert "resuming" in printed and resumed.step == whole.step == 4
+    assert resumed.step == whole.step == 4
     assert all((resumed.tensors[k] == v).all() for k, v in whole.tensors.items())
     log = json.loads(path.with_suffix(".json").read_text())
-    assert [row["step"] for row in log] == [4]
+    assert [row["step"] for row in log] == [2, 3, 4]
     assert Image.open(path.with_suffix(".png")).size[0] > 100
+    assert Image.open(path.with_suffix(".loss.png")).size == (480, 240)
     status, _, errors = run(capsys, "train", "--steps", 4, "-o", path)
     assert status == 1 and "trained to the end" in errors
+    save_checkpoint(path, Checkpoint({"another": 1}, 1, {"model.w": torch.ones(1)}))
+    status, _, errors = run(capsys, "train", "--steps", 4, "-o", path)
+    assert status == 1 and "holds another kind of model" in errors
 
 
 def test_evaluate_prints_what_it_covers(capsys):
