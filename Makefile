@@ -13,7 +13,7 @@ $(foreach v,$(OPTIONS),$(eval override $(v) := $$(if $$(filter command,$$(origin
 export $(OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help generate lab test train evaluate notebooks stamp lint
+.PHONY: help generate lab test train evaluate notebooks stamp pictures lint
 
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ notebooks: .venv/.test  ## execute and save all notebooks and solutions (or FILE
 
 stamp: .venv/.test  ## write the repository's address from pyproject.toml into the notebooks
 	@$(BIN)/python tools/notebooks.py --stamp $$FILES
+
+pictures: .venv/.core  ## paint the README's pictures again
+	@$(BIN)/python tools/pictures.py
 
 lint: .venv/.test  ## check style and format
 	$(BIN)/ruff check .

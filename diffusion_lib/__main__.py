@@ -48,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
         formatter = argparse.ArgumentDefaultsHelpFormatter
         sub = commands.add_parser(name, help=help, formatter_class=formatter)
         sub.set_defaults(run=function)
-        sub.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+        sub.add_argument("--device", default=devices[-1], choices=devices)
         return sub
 
     p = command("generate", generate, "paint pictures from words")

@@ -1,5 +1,6 @@
 """The contract that the course hangs on: D(x_t, t, cond) is an estimate of E[x_0 | x_t, cond]."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -104,6 +105,8 @@ def guided(
     runs; else both run in one stacked call. null: as cond, or one row for all; a negative prompt
     is nothing else than another null.
     """
+    if not math.isfinite(scale):
+        raise ValueError(f"the guidance scale must be a finite number, not {scale}")
     if scale == 1:
         return lambda x, t: denoiser(x, t, cond)
     if null is None:

@@ -111,17 +111,6 @@ class UNet(nn.Module):
 
         self.norm_out = nn.GroupNorm(config.groups, first, eps=1e-5)
         self.conv_out = nn.Conv2d(first, config.out_channels, 3, padding=1)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Every residual branch, and the output, begins at zero: the net begins as the simplest
-        one, and each block joins in as it learns. (Dhariwal & Nichol 2021, their code)"""
-        for module in self.modules():
-            if isinstance(module, ResidualBlock):
-                nn.init.zeros_(module.conv2.weight)
-            elif isinstance(module, SpatialTransformer):
-                nn.init.zeros_(module.conv_out.weight)
-        nn.init.zeros_(self.conv_out.weight)
 
     def forward(
         self, x: Tensor, t: Tensor, context: Tensor | None = None, mask: Tensor | None = None

@@ -52,7 +52,7 @@ def _explorer(draw, slider, text: str) -> ipywidgets.VBox:
             return _png(draw(**{name: widget.value for name, widget in named.items()}))
         return _png(draw(slider.value))
 
-    image, caption = ipywidgets.Image(value=picture(), format="png"), ipywidgets.HTML()
+    image, caption = _image(picture()), ipywidgets.HTML()
     _say(caption, text)
 
     def update(change) -> None:
@@ -71,7 +71,7 @@ def _painter(paint, default_prompt: str, text: str, label: str) -> ipywidgets.VB
     layout = ipywidgets.Layout(width="28em")
     prompt = ipywidgets.Text(value=default_prompt, layout=layout)
     button = ipywidgets.Button(description=label, button_style="primary")
-    image = ipywidgets.Image(value=_png(paint(default_prompt)), format="png")
+    image = _image(_png(paint(default_prompt)))
     message = ipywidgets.HTML()
     _say(message, text)
 
@@ -95,6 +95,12 @@ def _painter(paint, default_prompt: str, text: str, label: str) -> ipywidgets.VB
     button.on_click(run)
     prompt.on_msg(key)
     return ipywidgets.VBox([ipywidgets.HBox([prompt, button]), message, image])
+
+
+def _image(data: bytes) -> ipywidgets.Image:
+    """At its own size: a box would stretch it to its width."""
+    layout = ipywidgets.Layout(align_self="flex-start", max_width="100%")
+    return ipywidgets.Image(value=data, format="png", layout=layout)
 
 
 def _say(label: ipywidgets.HTML, text: str, bad: bool = False) -> None:

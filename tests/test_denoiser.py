@@ -137,3 +137,5 @@ def test_guidance_without_a_null():
     assert guided(linear_in_context, cond)(torch.zeros(2, 3), 5).shape == (2, 3)
     with pytest.raises(ValueError, match="needs a null"):
         guided(linear_in_context, cond, scale=3)
+    with pytest.raises(ValueError, match="finite number, not nan"):
+        guided(linear_in_context, cond, cond, scale=float("nan"))

@@ -60,8 +60,6 @@ def test_stable_diffusion_has_its_859_520_964_parameters():
 
 def test_masked_tokens_do_not_matter():
     net = UNet(UNetConfig(context_dim=24)).eval()
-    for parameter in net.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
     x, t, context = torch.randn(1, 3, 16, 16), torch.tensor([3]), torch.randn(1, 7, 24)
     mask = torch.arange(7)[None] < 4
     other = torch.where(mask[..., None], context, torch.randn(1, 7, 24))
@@ -100,16 +98,8 @@ def test_impossible_configurations(wrong, message):
 
 def test_every_weight_takes_part():
     net = UNet(UNetConfig(context_dim=8))
-    for parameter in net.parameters():  # some begin at zero, and hide what lies behind them
-        torch.nn.init.normal_(parameter, std=0.1)
     net(torch.randn(2, 3, 16, 16), torch.tensor([1, 9]), torch.randn(2, 5, 8)).sum().backward()
     assert not [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()]
-
-
-def test_a_fresh_net_answers_zero():
-    net = UNet(UNetConfig())
-    net.conv_out.bias.data.zero_()
-    assert not net(torch.randn(1, 3, 16, 16), torch.tensor([3])).any()
 
 
 def test_time_embedding_is_cosine_then_sine():
