@@ -79,6 +79,9 @@ def test_train_can_be_stopped_and_goes_on(tmp_path, capsys, monkeypatch):
     resumed, printed = weights(path)
     assert resumed.step == whole.step == 4
     assert all((resumed.tensors[k] == v).all() for k, v in whole.tensors.items())
+    model = load_checkpoint(path.with_suffix(".model.safetensors"))
+    assert all((v == resumed.part("ema")[k]).all() for k, v in model.part("model").items())
+    assert len(model.tensors) == len(resumed.part("ema"))
     log = json.loads(path.with_suffix(".json").read_text())
     assert [row["step"] for row in log] == [2, 3, 4]
     assert Image.open(path.with_suffix(".png")).size[0] > 100

@@ -1,3 +1,5 @@
+import math
+
 import diffusers
 import pytest
 import torch
@@ -169,3 +171,118 @@ def test_wrong_steps(sampler, steps):
 def test_solvers_draw_no_noise(sampler):
     with pytest.raises(ValueError, match="eta must be 0"):
         last(sampler(gaussian(cosine_schedule(10)), cosine_schedule(10), torch.zeros(1, 1), 5, 0.5))
+
+
+# --- the fast samplers, against others' -----------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+@pytest.mark.parametrize("steps", [6, 20, 50])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_dpm_solver_follows_diffusers_whole_trajectory(name, prediction, steps):
+    make, first, final = SCHEDULES[name]
+    schedule = make(1000)
+    theirs = diffusers.DPMSolverMultistepScheduler(
+        1000,
+        first,
+        final,
+        name,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        solver_type="midpoint",
+        lower_order_final=True,
+        final_sigmas_type="zero",
+        prediction_type=THEIR_NAMES[prediction],
+        timestep_spacing="trailing",
+    )
+    theirs.alphas_cumprod = schedule.alpha[1:].double() ** 2  # one schedule: see the test of ddim
+    theirs.set_timesteps(steps)
+    theirs.sigmas = theirs.sigmas.double()
+    theirs.sigmas[:-1] = (schedule.sigma.double() / schedule.alpha.double())[theirs.timesteps + 1]
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+    ours = list(dpm_solver(exact(schedule, prediction), schedule, x, steps))
+    assert [s.t for s in ours][:-1] == (theirs.timesteps + 1).tolist()[1:]
+    for i, t in enumerate(theirs.timesteps.tolist()):
+        x = theirs.step(net(x, t), t, x).prev_sample.double()
+        assert (ours[i].x - x).abs().max() / x.abs().max() < 1e-5
+
+
+def karras_heun(denoise, schedule, x, times):
+    """Algorithm 1 of Karras et al. (2022), in their variables x/alpha and sigma/alpha.
+
+    Returns x at the last of the times, which is above 0.
+    """
+    alpha, sigma = schedule.alpha.double(), schedule.sigma.double()
+    noise = sigma / alpha
+    x = x / alpha[times[0]]
+    for t, s in zip(times, times[1:]):
+        d = (x - denoise(alpha[t] * x, t)) / noise[t]
+        guess = x + (noise[s] - noise[t]) * d
+        d_there = (guess - denoise(alpha[s] * guess, s)) / noise[s]
+        x = x + (noise[s] - noise[t]) * (d + d_there) / 2
+    return alpha[times[-1]] * x
+
+
+def trapezoid(denoise, schedule, x, times):
+    """Heun's rule for d(x/sigma) / d(alpha/sigma) = D, written down afresh."""
+    alpha, sigma = schedule.alpha.double(), schedule.sigma.double()
+    r, y = alpha / sigma, x / sigma[times[0]]
+    for t, s in zip(times, times[1:]):
+        slope = denoise(sigma[t] * y, t)
+        slope_there = denoise(sigma[s] * (y + (r[s] - r[t]) * slope), s)
+        y = y + (r[s] - r[t]) * (slope + slope_there) / 2
+    return sigma[times[-1]] * y
+
+
+def heun_down_to(denoise, schedule, x, times):
+    """The library's heun over the same times: the schedule of just these levels, 0 left out."""
+    levels = torch.tensor([0, *reversed(times)])
+    few = Schedule(schedule.alpha[levels], schedule.sigma[levels])
+    steps = list(heun(lambda x, i: denoise(x, levels[i].item()), few, x, len(times)))
+    assert steps[-2].t == 1
+    return steps[-2].x
+
+
+@pytest.mark.parametrize("make", [linear_schedule, cosine_schedule, flow_schedule, zero_snr])
+def test_heun_is_the_trapezoid_rule_in_alpha_over_sigma(make):
+    schedule = make(1000)
+    times = [1000, 870, 640, 420, 310, 150, 60, 20]
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(1)).double()
+    mine = heun_down_to(gaussian(schedule), schedule, x, times)
+    theirs = trapezoid(gaussian(schedule), schedule, x, times)
+    assert (mine - theirs).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("make", [linear_schedule, cosine_schedule])
+def test_heun_and_karras_algorithm_1_meet_at_second_order(make):
+    """Theirs steps in sigma/alpha, ours in alpha/sigma (finite where alpha is 0): the same curve,
+    and both off it by a multiple of the squared step, so halving the steps quarters the gap."""
+    schedule = make(100_000) if make is cosine_schedule else make(100_000, 1e-6, 2e-4)
+    denoise = gaussian(schedule)
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(1)).double()
+    gaps = []
+    for n in (50, 100, 200):
+        times = torch.linspace(90_000, 2_000, n + 1).round().long().tolist()
+        gap = heun_down_to(denoise, schedule, x, times) - karras_heun(denoise, schedule, x, times)
+        gaps.append(gap.abs().max().item())
+    assert gaps[-1] < 1e-3
+    assert all(3.4 < a / b < 4.6 for a, b in zip(gaps, gaps[1:]))
+
+
+@pytest.mark.parametrize("sampler, order", [(ddim, 1), (heun, 2), (dpm_solver, 2)])
+def test_order_of_convergence(sampler, order):
+    """Doubling the steps divides the error by 2 ** order, against the exact curve of a Gaussian."""
+    fine = cosine_schedule(200_000)
+    mean, std, errors = 0.4, 0.6, []
+    x = torch.randn(64, 1, generator=torch.Generator().manual_seed(1)).double()
+    for n in (128, 256, 512):
+        levels = torch.tensor([0, *torch.linspace(4_000, 200_000, n + 1).round().long()])
+        few = Schedule(fine.alpha[levels], fine.sigma[levels])
+        a, s = few.alpha[[1, -1]].double(), few.sigma[[1, -1]].double()
+        spread = (a**2 * std**2 + s**2).sqrt()
+        curve = a[0] * mean + spread[0] / spread[1] * (x - a[1] * mean)
+        steps = list(sampler(gaussian(few), few, x, n + 1))
+        assert steps[-2].t == 1
+        errors.append((steps[-2].x - curve).abs().max().item())
+    assert all(abs(math.log2(a / b) - order) < 0.15 for a, b in zip(errors, errors[1:])), errors

@@ -1,5 +1,6 @@
 """Data sets that need no download."""
 
+from diffusion_lib.data.arrays import ArrayImages
 from diffusion_lib.data.sprites import (
     ACCESSORIES,
     BACKGROUNDS,
@@ -22,6 +23,7 @@ __all__ = [
     "FACINGS",
     "HELD_OUT",
     "KINDS",
+    "ArrayImages",
     "Attributes",
     "Sprites",
     "caption",
