@@ -70,4 +70,6 @@ def open_array(path: str | Path, what: str) -> np.ndarray:
             f"{path} is no plain .npy array (a pickle, an .npz archive, objects inside, cut short "
             f"or empty?): {error}"
         ) from error
+    if array.size == 0:
+        raise ValueError(f"{path} holds no {what}: its shape is {array.shape}")
     return array.view(np.ndarray)
