@@ -77,7 +77,8 @@ def heun(
     """Second order: predict with D at t, then correct with the mean of D at t and at s.
 
     Two calls of `denoise` a step, but for the last, where D(x, 0) = x. No noise is drawn: eta
-    must be 0. (Karras et al. 2022, algorithm 1)
+    must be 0. (Karras et al. 2022, algorithm 1, but in alpha/sigma, so that it stays finite where
+    alpha is 0)
     """
     _deterministic(eta, "heun")
     for t, s, a_t, s_t, a_s, s_s in _pairs(schedule, steps):
