@@ -23,7 +23,7 @@ class Recorder(nn.Module):
 @pytest.mark.parametrize("schedule", [cosine_schedule(10), flow_schedule(10)])
 def test_the_right_answer_gives_x0_back(prediction, schedule):
     if prediction == "eps" and schedule.alpha[-1] == 0:
-        pytest.skip("refused, see below")
+        prediction = "v"  # eps is refused there, see below
     torch.manual_seed(0)
     x0, eps = torch.randn(9, 3, 4, 4).double(), torch.randn(9, 3, 4, 4).double()
     t = torch.arange(1, 10)

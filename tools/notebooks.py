@@ -40,6 +40,15 @@ if "google.colab" in sys.modules:  # on Colab: fetch the course and install it
     %pip install -q --no-deps ./course
     %cd -q course/{folder}"""
 
+# Peak memory in bytes. On Linux from /proc, as ru_maxrss counts what the parent had before exec.
+PEAK = """\
+import resource, sys
+if sys.platform == "linux":
+    print(int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024)
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{repository}/blob/main/{folder}/{name})"
@@ -97,17 +106,14 @@ def execute(notebook: NotebookNode, folder: Path) -> float:
         store_widget_state=False,
         record_timing=False,
     )
-    peak = nbformat.v4.new_code_cell(
-        "import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
+    peak = nbformat.v4.new_code_cell(PEAK)
     with client.setup_kernel():
         for index, cell in enumerate(list(notebook.cells)):
             client.execute_cell(cell, index)
         notebook.cells.append(peak)
         client.execute_cell(peak, len(notebook.cells) - 1, store_history=False)
         notebook.cells.pop()
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on a Mac, else kB
-    return int(peak.outputs[0].text) * unit / 1e9
+    return int(peak.outputs[0].text) / 1e9
 
 
 def clean(notebook: NotebookNode) -> None:
