@@ -121,7 +121,8 @@ class TextToImage(nn.Module):
         """Pictures (B, 3, H, W) in [-1, 1], one a prompt.
 
         steps: 1…T network calls; guidance: 1 = none, more = closer to the words, less varied;
-        negative: what not to paint; seed: the same one gives the same pictures.
+        negative: what not to paint, heard where guidance > 1 (1.5 is plenty for one that is near
+        the prompt); seed: the same one gives the same pictures.
         """
         for step in self.film(
             prompts, steps=steps, guidance=guidance, negative=negative, seed=seed

@@ -138,6 +138,7 @@ def test_prompts_are_read_generously(prompt, expected):
         ("", "must begin with a kind"),
         ("a red", "must begin with a kind"),
         ("a red blue dragon", "two colours, 'red' and 'blue'"),
+        ("a knight with a sword with a flag", "two accessories, 'sword' and 'flag'"),
         ("a cat facing left facing right", "two facings"),
         ("a cat at night in the snow", "two backgrounds, 'night' and 'snow'"),
         ("an apple facing left", "an apple has no facing; dragon"),

@@ -157,6 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     os.environ["DIFFUSION_COURSE"] = "cpu"  # what is saved is what the tests compare with
     os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in conftest.py
     failed = 0
     for path in map(Path.resolve, files):
         began, line = time.perf_counter(), f"{path.parent.name}/{path.name}: stamped"

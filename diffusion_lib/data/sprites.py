@@ -105,8 +105,9 @@ def parse(prompt: str) -> Attributes:
     def name(field: str, values: str | None) -> None:
         for value in (values or "").split():
             if field in found:
-                what = field.replace("_", "'s ")
-                raise ValueError(f"two {what}s, '{found[field]}' and '{value}': name one")
+                several = {"accessory": "accessories", "accessory_colour": "accessory's colours"}
+                what = several.get(field, f"{field}s")
+                raise ValueError(f"two {what}, '{found[field]}' and '{value}': name one")
             found[field] = value
 
     name("colour", head[1])
