@@ -13,7 +13,7 @@ $(foreach v,$(OPTIONS),$(eval override $(v) := $$(if $$(filter command,$$(origin
 export $(OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help generate lab test train evaluate notebooks stamp pictures lint
+.PHONY: help generate lab test progress train evaluate notebooks exercises checks stamp pictures lint
 
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ lab: .venv/.notebooks  ## open JupyterLab at the first notebook
 test: .venv/.test  ## run the tests; run every notebook and compare its outputs
 	$(BIN)/python -m pytest --nbval
 
+progress: .venv/.notebooks  ## which exercises are solved, and which is next
+	@$(BIN)/python -m diffusion_lib progress
+
 train: .venv/.core  ## train the sprite model from scratch; go on after Ctrl-C (STEPS= SEED= OUT=)
 	@$(BIN)/python -m diffusion_lib train $${STEPS:+--steps "$$STEPS"} $${SEED:+--seed "$$SEED"} \
 	  $${OUT:+--output "$$OUT"}
@@ -41,6 +44,13 @@ evaluate: .venv/.core  ## measure prompt accuracy (MODEL= PICTURES= STEPS= GUIDA
 
 notebooks: .venv/.test  ## execute and save all notebooks and solutions (or FILES="a.ipynb b.ipynb")
 	@$(BIN)/python tools/notebooks.py $$FILES
+	@$(BIN)/python tools/exercises.py
+
+exercises: .venv/.test  ## write exercises/ from solutions/ (none that somebody has worked on)
+	@$(BIN)/python tools/exercises.py
+
+checks: .venv/.test  ## test the exercises' checks on right and wrong answers; print a table
+	@$(BIN)/python tests/test_checks.py
 
 stamp: .venv/.test  ## write the repository's address from pyproject.toml into the notebooks
 	@$(BIN)/python tools/notebooks.py --stamp $$FILES

@@ -36,7 +36,11 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collect_file(file_path, parent):
     """Beside nbval's cells, an exercise has one test more: that its check is still called."""
-    if file_path.parent == EXERCISES and file_path.suffix == ".ipynb" and parent.config.option.nbval:
+    if (
+        file_path.parent == EXERCISES
+        and file_path.suffix == ".ipynb"
+        and parent.config.option.nbval
+    ):
         return Exercise.from_parent(parent, path=file_path)
 
 

@@ -1,4 +1,4 @@
-"""python -m diffusion_lib generate | train | evaluate"""
+"""python -m diffusion_lib generate | train | evaluate | progress"""
 
 import argparse
 import json
@@ -26,6 +26,7 @@ from diffusion_lib.training import (
 )
 
 RUNS = Path("runs")
+EXERCISES = Path(__file__).parent.parent / "exercises"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,6 +80,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--guidance", type=float, default=3.0)
     p.add_argument("--seed", type=int, default=0)
+
+    p = commands.add_parser("progress", help="which exercises are solved, and which is next")
+    p.set_defaults(run=progress)
+    p.add_argument("folder", nargs="?", type=Path, default=EXERCISES)
     return top
 
 
@@ -191,6 +196,21 @@ def evaluate(args: argparse.Namespace) -> None:
             f" ({len(prompts)} pictures, {len(set(prompts))} distinct prompts, "
             f"{len(set(pairs))} (kind, colour) pairs)"
         )
+
+
+def progress(args: argparse.Namespace) -> None:
+    """Prints a table of the exercises. Those begun are run, unless they have not changed since."""
+    try:
+        import nbclient  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ValueError('progress runs notebooks: pip install -e ".[notebooks]" first') from error
+    from diffusion_lib import checks
+    from diffusion_lib.checks.progress import standings, table
+
+    if not args.folder.is_dir():
+        raise ValueError(f"there is no folder {args.folder}: name the one with the exercises")
+    rows = tqdm(standings(args.folder), total=len(checks.ALL), desc="exercises", leave=False)
+    print(table(list(rows)))
 
 
 if __name__ == "__main__":

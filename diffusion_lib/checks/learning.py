@@ -1,0 +1,387 @@
+"""Checks of training: the recipe, the moving average, and speed."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from diffusion_lib.checks._core import SEED, Mistake, Wrong, call, exercise, judge
+from diffusion_lib.denoiser import Denoiser
+from diffusion_lib.schedules import cosine_schedule
+
+TOP = 1e-4, 1e-2  # where the highest learning rate may lie
+EPOCHS, BATCH, N = 4, 8, 48
+
+
+class _Linear(nn.Module):
+    """w · x: the gradient of its mean is the mean of x, so that one sees what an optimiser gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+
+def _watched(answer) -> tuple[list, list, list, object]:
+    """Runs the answer; returns batches (item numbers), learning rates, optimisers, its result."""
+    data = torch.cat([torch.arange(N)[:, None], torch.randn(N, 2)], dim=1).float()
+    batches: list[list[int]] = []
+    rates, optimisers = [], []
+
+    def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
+        batches.append(batch[:, 0].long().tolist())
+        return (batch @ model.weight).mean()
+
+    def hook(optimiser: torch.optim.Optimizer, args: tuple, named: dict) -> None:
+        rates.append(optimiser.param_groups[0]["lr"])
+        if not any(optimiser is other for other in optimisers):
+            optimisers.append(optimiser)
+        got = optimiser.param_groups[0]["params"][0].grad
+        want = data[batches[-1]].mean(0) if batches else None
+        if want is None or got is None:
+            raise Wrong("The optimiser steps before there is a gradient.", mistake="no backward")
+        if len(batches) > 1 and torch.allclose(
+            got, sum(data[b].mean(0) for b in batches), atol=1e-2
+        ):
+            raise Wrong(
+                f"At step {len(batches)} the gradient is the sum of those of all steps.",
+                "gradients pile up: clear them with optimiser.zero_grad() in each step",
+                "gradients pile up",
+            )
+
+    handle = register_optimizer_step_pre_hook(hook)
+    try:
+        generator = torch.Generator().manual_seed(6)
+        result = call(
+            answer, _Linear(), loss_of, data, EPOCHS, BATCH, generator, name="training_recipe"
+        )
+    finally:
+        handle.remove()
+    return batches, rates, optimisers, result
+
+
+def _orders(batches: list[list[int]]) -> None:
+    steps = EPOCHS * N // BATCH
+    if len(batches) != steps:
+        raise Wrong(
+            f"{N} items in batches of {BATCH}, {EPOCHS} epochs: {steps} steps. Yours asks for the loss "
+            f"{len(batches)} times."
+        )
+    flat = [i for batch in batches for i in batch]
+    epochs = [flat[i : i + N] for i in range(0, len(flat), N)]
+    if any(sorted(epoch) != list(range(N)) for epoch in epochs):
+        raise Wrong(
+            f"Epoch 1 shows {len(set(epochs[0]))} different items of {N}.",
+            "the items are drawn with replacement; an epoch is a permutation, each item once",
+            "with replacement",
+        )
+    if epochs[0] == list(range(N)) and epochs[1] == epochs[0]:
+        raise Wrong(
+            f"The first batch holds the items {batches[0]}, and the data come in that order always.",
+            "the data are never shuffled",
+            "never shuffled",
+        )
+    if all(epoch == epochs[0] for epoch in epochs):
+        raise Wrong(
+            "All epochs go through the data in the same order.",
+            "the data are shuffled once; draw a new order for each epoch",
+            "shuffled once",
+        )
+    per_epoch = N // BATCH
+    met = [{frozenset(b) for b in batches[i : i + per_epoch]} for i in range(0, steps, per_epoch)]
+    if all(one == met[0] for one in met):
+        raise Wrong(
+            "The same items always meet in a batch.",
+            "the batches are shuffled, not the items in them",
+            "batches shuffled",
+        )
+
+
+def _rates(rates: list[float], optimisers: list) -> None:
+    if not rates:
+        raise Wrong("No optimiser of torch.optim has made a step.", mistake="no step")
+    top = max(rates)
+    peak = rates.index(top)
+    said = f"The learning rate: first {rates[0]:.2g}, highest {top:.2g}, last {rates[-1]:.2g}."
+    if len(optimisers) > 1:
+        raise Wrong(
+            f"{len(optimisers)} optimisers made steps.",
+            "a new optimiser forgets the running means of the old one: make one, before the loop",
+            "optimiser made again",
+        )
+    if not TOP[0] <= top <= TOP[1]:
+        raise Wrong(
+            said,
+            f"AdamW moves each weight by about the rate in each step: between {TOP[0]:g} and {TOP[1]:g} "
+            "is usual",
+            "rate too high" if top > TOP[1] else "rate too low",
+        )
+    if rates[0] > top / 3 or peak == 0:
+        raise Wrong(
+            said,
+            "there is no warm-up: begin with a third of the highest rate at most",
+            "no warm-up",
+        )
+    if rates[-1] > top / 5:
+        raise Wrong(
+            said, "there is no decay: end with a fifth of the highest rate at most", "no decay"
+        )
+    rising = all(a <= b * (1 + 1e-6) for a, b in zip(rates[:peak], rates[1 : peak + 1]))
+    falling = all(a * (1 + 1e-6) >= b for a, b in zip(rates[peak:], rates[peak + 1 :]))
+    if not (rising and falling):
+        raise Wrong(f"{said} In between it goes up and down; it should rise once and fall once.")
+    if peak > len(rates) / 2:
+        raise Wrong(
+            f"{said} The highest comes at step {peak + 1} of {len(rates)}; the warm-up is for the first few.",
+            mistake="warm-up too long",
+        )
+
+
+@exercise(
+    6,
+    "The loss goes nowhere",
+    'notebook 04, "A learning rate that rises and falls"',
+    solved="A new order each epoch, one optimiser, and a rate that rises and falls.",
+)
+def training_recipe(answer) -> None:
+    """answer(model, loss_of, data, epochs, batch_size, generator) -> the losses, one a step."""
+    batches, rates, optimisers, result = _watched(answer)
+    _orders(batches)
+    _rates(rates, optimisers)
+    if len(rates) != len(batches):
+        raise Wrong(f"The loss was asked {len(batches)} times, but {len(rates)} steps were made.")
+    if result is None:
+        raise Wrong("`training_recipe` returned None: is a `return` missing?", mistake="none")
+    if not isinstance(result, list | tuple) or len(result) != len(batches):
+        raise Wrong(
+            "`training_recipe` should return a list of the losses, one a step.", mistake="type"
+        )
+    if any(isinstance(one, Tensor) and one.requires_grad for one in result):
+        raise Wrong(
+            "The losses that you return hold on to their gradients, and so to all the memory of the "
+            "network.",
+            "keep loss.item()",
+            "gradients kept",
+        )
+    again = _watched(answer)[0]
+    if again != batches:
+        raise Wrong(
+            "The same generator, set to the same seed, gives another order.",
+            "hand the generator on to the draw",
+            "generator ignored",
+        )
+
+
+# --- 15 ------------------------------------------------------------------------------------------
+
+
+def _network(seed: int) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    for tensor in [*network.parameters(), network[1].running_mean]:
+        tensor.data.copy_(torch.randn(tensor.shape, generator=generator))
+    network[1].num_batches_tracked.fill_(seed)
+    return network
+
+
+def _flat(network: nn.Module) -> Tensor:
+    return torch.cat([v.detach().double().flatten() for v in network.state_dict().values()])
+
+
+def _steps(update, first: int, count: int, decay: float) -> Tensor:
+    """(count, all numbers of the average): after each of the updates n = first, first + 1, …"""
+    average, rows = _network(0), []
+    for n in range(first, first + count):
+        update(average, _network(n), n, decay)
+        rows.append(_flat(average))
+    return torch.stack(rows)
+
+
+def _mixing(share, buffers: str = "copied"):
+    """An update whose average keeps share(n, decay) of itself."""
+
+    @torch.no_grad()
+    def update(average: nn.Module, model: nn.Module, n: int, decay: float) -> None:
+        d = share(n, decay)
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.copy_(d * old + (1 - d) * new)
+        for old, new in zip(average.buffers(), model.buffers()):
+            if buffers == "copied" or (buffers == "averaged" and not old.is_floating_point()):
+                old.copy_(new)
+            elif buffers == "averaged":
+                old.copy_(d * old + (1 - d) * new)
+
+    return update
+
+
+def _warm(n: int, decay: float) -> float:
+    return min(decay, (1 + n) / (10 + n))
+
+
+AVERAGE_MISTAKES = [
+    Mistake("exchanged", "d and 1 - d have changed places: the average keeps the large share", _mixing(lambda n, d: 1 - _warm(n, d))),
+    Mistake("no warm-up", "without a warm-up the random start stays in the average for long", _mixing(lambda n, d: d)),
+    Mistake("max", "the warm-up must hold the decay *down*: min, not max", _mixing(lambda n, d: max(d, (1 + n) / (10 + n)))),
+    Mistake("one early", "n counts from 1; you reckon with n - 1", _mixing(lambda n, d: _warm(n - 1, d))),
+    Mistake("one late", "n counts from 1; you reckon with n + 1", _mixing(lambda n, d: _warm(n + 1, d))),
+    Mistake("always the warm-up", "the decay is never reached: take the smaller of the two", _mixing(lambda n, d: (1 + n) / (10 + n))),
+    Mistake("plain mean", "this is the mean of all steps; it should forget the old ones", _mixing(lambda n, d: (n - 1) / n)),
+    Mistake("copy", "this copies the last weights; nothing is averaged", _mixing(lambda n, d: 0.0)),
+    Mistake("buffers forgotten", "the buffers (means of a BatchNorm, say) stay at their first values: copy them", _mixing(_warm, "kept")),
+    Mistake("buffers averaged", "buffers are not weights: copy them as they are", _mixing(_warm, "averaged")),
+    Mistake("nothing", "the average does not change: write into its tensors, `copy_`, `lerp_`, `mul_`", lambda average, model, n, decay: None),
+]  # fmt: skip
+
+
+@exercise(
+    15,
+    "Every sample day is another lottery",
+    'notebook 04, "An average of the weights"',
+    "w_mean ← d · w_mean + (1 - d) · w,   d = min(decay, (1 + n)/(10 + n))",
+    "A calm copy of a restless model.",
+)
+def moving_average(answer) -> None:
+    """answer(average, model, n, decay): updates `average` in place after step n = 1, 2, …"""
+
+    def checked(average: nn.Module, model: nn.Module, n: int, decay: float) -> None:
+        before = _flat(model)
+        call(answer, average, model, n, decay, name="moving_average")
+        if not torch.equal(before, _flat(model)):
+            raise Wrong(
+                "`moving_average` changes the model that is being trained.",
+                "only the average is to be written to",
+                "model changed",
+            )
+        ours = {tensor.data_ptr() for tensor in model.state_dict().values()}
+        if any(tensor.data_ptr() in ours for tensor in average.state_dict().values()):
+            raise Wrong(
+                "After the update the average holds the model's own tensors: the next training step "
+                "moves both.",
+                "copy the numbers into the average's tensors, do not hand over the tensors",
+                "same tensors",
+            )
+        if any(p.grad_fn is not None for p in average.parameters()):
+            raise Wrong(
+                "The average remembers how it was computed, step by step, for ever.",
+                "work without gradients: torch.no_grad()",
+                "gradients kept",
+            )
+
+    right = lambda first, count, decay: _steps(_mixing(_warm), first, count, decay)  # noqa: E731
+    mistakes = [
+        Mistake(m.name, m.cause, lambda *case, update=m.answer: _steps(update, *case))
+        for m in AVERAGE_MISTAKES
+    ]
+
+    def walked(first: int, count: int, decay: float) -> Tensor:
+        return _steps(checked, first, count, decay)
+
+    cases = [(1, 5, 0.5), (1, 4, 0.999), (200, 3, 0.9)]
+    judge(walked, cases, right, mistakes, atol=1e-5, name="moving_average")
+
+
+# --- 25 ------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """Pictures that notice how they are asked for: one by one, or a batch from `images`."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images, self.singly = images, 0  # uint8 (N, 3, H, W)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Tensor:
+        self.singly += 1
+        return self.images[int(i)].float() / 127.5 - 1
+
+
+class _Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 3, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x) + t[:, None, None, None] / 1000))
+
+
+def _tiny() -> Denoiser:
+    torch.manual_seed(SEED)
+    return Denoiser(_Tiny(), cosine_schedule(100), "v")
+
+
+def _reference(
+    images: Tensor,
+    order: Tensor,
+    lr: float,
+    scale=lambda x: x.float() / 127.5 - 1,
+    clear: bool = True,
+    seed: int = 3,
+) -> Tensor:
+    """The given loop's losses, (S,), or those of a known mistake."""
+    model, generator = _tiny(), torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr)
+    losses = []
+    for indices in order:
+        loss = model.loss(scale(images[indices]), generator=generator)
+        if clear:
+            optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+@exercise(
+    25,
+    "The processor waits for its pictures",
+    'notebook 04, "Mixed precision"',
+    solved="The same losses, and no picture is fetched by itself.",
+)
+def faster_training(answer) -> None:
+    """answer(model, data, order, lr, generator) -> the losses, one for each row of `order`."""
+    draws = torch.Generator().manual_seed(25)
+    images = torch.randint(0, 256, (40, 3, 8, 8), generator=draws, dtype=torch.uint8)
+    order = torch.stack([torch.randperm(40, generator=draws)[:8] for _ in range(8)])
+    data, model, lr = Watched(images), _tiny(), 0.02
+    generator = torch.Generator().manual_seed(3)
+    torch.manual_seed(SEED)
+    result = call(answer, model, data, order, lr, generator, name="faster_training")
+    if result is None:
+        raise Wrong("`faster_training` returned None: is a `return` missing?", mistake="none")
+    if data.singly:
+        raise Wrong(
+            f"{data.singly} pictures were fetched one by one, for {order.numel()} in {len(order)} batches.",
+            "data[i] runs Python for every single picture; index data.images with a whole row of `order`",
+            "one by one",
+        )
+    if not torch.equal(images, data.images):
+        raise Wrong("The pictures were changed in place.", mistake="in place")
+    got = result if isinstance(result, Tensor) else torch.tensor([float(one) for one in result])
+    if got.requires_grad:
+        raise Wrong(
+            "The losses hold on to their gradients, and so to all the memory of the network.",
+            "keep loss.detach()",
+            "gradients kept",
+        )
+    got, want = got.detach().float().flatten(), _reference(images, order, lr)
+    if got.shape != want.shape:
+        raise Wrong(f"{len(want)} steps should give {len(want)} losses; yours are {len(got)}.")
+    if torch.allclose(got, want, atol=0.02):  # bfloat16 included
+        return
+    first = int((~torch.isclose(got, want, atol=0.02)).nonzero()[0])
+    reason = f"The loss of step {first + 1}: yours {got[first]:.4f}, expected {want[first]:.4f}."
+    known = {
+        "nothing learned": ("the optimiser never makes a step", {"lr": 0.0}),
+        "gradients pile up": ("the gradients are never cleared", {"clear": False}),
+        "unscaled": (
+            "the pictures go in as they lie there, 0 to 255, not in [-1, 1]",
+            {"scale": lambda x: x.float()},
+        ),
+        "0 to 1": ("the pictures go in as 0 to 1, not in [-1, 1]", {"scale": lambda x: x / 255}),
+    }
+    for name, (cause, options) in known.items():
+        if torch.allclose(
+            got, _reference(images, order, **({"lr": lr} | options)), rtol=1e-3, atol=1e-4
+        ):
+            raise Wrong(reason, cause, name)
+    raise Wrong(f"{reason}\n    It is wrong in a way that I do not recognise.")

@@ -1,0 +1,109 @@
+"""Which exercises are solved: every one that was begun is run, its outcome kept until it changes."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+SECONDS = 300  # that one cell of an exercise may take
+CACHE = ".progress.json"
+
+
+class Standing(NamedTuple):
+    number: int
+    title: str
+    teaches: str
+    state: str  # "solved", "not yet", "not begun" or "missing"
+    why: str = ""  # of "not yet": the first line of what went wrong
+
+
+def fingerprint(notebook) -> str:
+    """Of a notebook's code: an exercise whose metadata holds it under "starter" is not begun."""
+    code = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def standings(folder: Path) -> Iterator[Standing]:
+    """One for each exercise, in order. folder: where the exercises' notebooks lie.
+
+    Raises ModuleNotFoundError where Jupyter is not installed.
+    """
+    import nbformat
+
+    from diffusion_lib import checks
+
+    cache_file = folder / CACHE
+    try:
+        cache = json.loads(cache_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        cache = {}
+    for check in checks.ALL:
+        about, path = check.about, folder / f"{check.about.number:02d}_{check.__name__}.ipynb"
+        state, why = "missing", ""
+        if path.exists():
+            notebook = nbformat.read(path, as_version=4)
+            key, call = fingerprint(notebook), f"checks.{check.__name__}("
+            if key == notebook.metadata.get("starter"):
+                state = "not begun"
+            elif not any(c.cell_type == "code" and call in c.source for c in notebook.cells):
+                state, why = "not yet", "its check cell is gone"
+            else:
+                if cache.get(path.name, [None])[0] != key:
+                    why = _run(notebook, folder)
+                    cache[path.name] = [key, why]
+                    _write(cache_file, cache)
+                why = cache[path.name][1]
+                state = "not yet" if why else "solved"
+        yield Standing(about.number, about.title, about.teaches, state, why)
+
+
+def _run(notebook, folder: Path) -> str:
+    """Runs a notebook. Returns "" if all went well, else what went wrong, in a line."""
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    os.environ["DIFFUSION_COURSE"] = "cpu"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in conftest.py
+    resources = {"metadata": {"path": str(folder)}}
+    try:
+        NotebookClient(
+            notebook, timeout=SECONDS, kernel_name="python3", resources=resources
+        ).execute()
+    except CellExecutionError as error:
+        lines = [line for line in error.evalue.splitlines() if line and ": not yet." not in line]
+        return (
+            lines[0] if error.ename == "Wrong" and lines else f"{error.ename}: {error.evalue[:80]}"
+        )
+    except (CellTimeoutError, DeadKernelError) as error:
+        return type(error).__name__
+    return ""
+
+
+def _write(path: Path, cache: dict) -> None:
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(cache, indent=1), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def table(rows: list[Standing]) -> str:
+    """The rows in columns, and below them the next exercise to do."""
+    marks = {"solved": "✓", "not yet": "…", "not begun": " ", "missing": "?"}
+    width = max(len(row.title) for row in rows)
+    lines = [
+        f"{marks[row.state]} {row.number:02d}  {row.title:<{width}}  {row.state:<9}  {row.why[:60]}".rstrip()
+        for row in rows
+    ]
+    solved = sum(row.state == "solved" for row in rows)
+    lines += ["", f"{solved} of {len(rows)} solved."]
+    following = next((row for row in rows if row.state != "solved"), None)
+    if following:
+        lines.append(
+            f"Next: {following.number:02d} {following.title}; taught in {following.teaches}."
+        )
+    else:
+        lines.append(
+            "That was the last one. Well done: now propose one of your own (CONTRIBUTING.md)."
+        )
+    return "\n".join(lines)

@@ -1,0 +1,113 @@
+import torch
+
+
+def where(context, null, p, generator):
+    drop = torch.rand(len(context), generator=generator) < p
+    return torch.where(drop.view(-1, *[1] * (context.ndim - 1)), null, context)
+
+
+def by_bernoulli(context, null, p, generator):
+    keep = torch.full((len(context),) + (1,) * (context.dim() - 1), 1 - p)
+    keep = torch.bernoulli(keep, generator=generator)
+    return keep * context + (1 - keep) * null
+
+
+def indexed(context, null, p, generator):
+    out = context.clone()
+    out[torch.rand(len(context), generator=generator) >= 1 - p] = null
+    return out
+
+
+def one_by_one(context, null, p, generator):
+    draws = torch.rand(len(context), generator=generator).tolist()
+    return torch.stack([null[0] if u < p else c for u, c in zip(draws, context)])
+
+
+RIGHT = [where, by_bernoulli, indexed, one_by_one]
+
+
+def as_in_the_repository(context, null, p, generator):
+    mask = torch.bernoulli(torch.full_like(context, 1 - p), generator=generator)
+    return context * mask
+
+
+def per_number(context, null, p, generator):
+    return torch.where(torch.rand(context.shape, generator=generator) < p, null, context)
+
+
+def per_token(context, null, p, generator):
+    if context.ndim == 2:
+        return where(context, null, p, generator)
+    drop = torch.rand(context.shape[:2], generator=generator) < p
+    return torch.where(drop[..., None], null, context)
+
+
+def kept(context, null, p, generator):
+    return where(context, null, 1 - p, generator)
+
+
+def one_draw(context, null, p, generator):
+    drop = torch.rand(1, generator=generator) < p
+    return null.expand_as(context).clone() if drop else context.clone()
+
+
+def rescaled(context, null, p, generator):
+    drop = torch.rand(len(context), generator=generator) < p
+    return torch.where(drop.view(-1, *[1] * (context.ndim - 1)), null, context / (1 - p + 1e-9))
+
+
+def zeros(context, null, p, generator):
+    return where(context, torch.zeros_like(null), p, generator)
+
+
+def never(context, null, p, generator):
+    return context.clone()
+
+
+def in_place(context, null, p, generator):
+    context[torch.rand(len(context), generator=generator) < p] = null
+    return context
+
+
+def global_numbers(context, null, p, generator):
+    return where(context, null, p, None)
+
+
+def own_generator(context, null, p, generator):
+    return where(context, null, p, torch.Generator().manual_seed(5))
+
+
+def seeds(context, null, p, generator):
+    torch.manual_seed(0)
+    return where(context, null, p, None)
+
+
+WRONG = {
+    "per number": [as_in_the_repository, per_number],
+    "per token": [per_token],
+    "kept with p": [kept],
+    "one draw": [one_draw],
+    "rescaled": [rescaled],
+    "zeros": [zeros],
+    "never": [never],
+    "in place": [in_place],
+    "global random": [global_numbers],
+    "generator ignored": [own_generator],
+    "global seed": [seeds],
+    "none": [lambda context, null, p, generator: None],
+}
+
+
+def half_as_often(context, null, p, generator):
+    return where(context, null, p / 2, generator)
+
+
+def shifted(context, null, p, generator):
+    return where(context, null, p, generator) + 1
+
+
+def mean(context, null, p, generator):
+    return (1 - p) * context + p * null
+
+
+UNKNOWN = [half_as_often, shifted, mean]

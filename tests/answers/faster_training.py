@@ -1,0 +1,107 @@
+import torch
+
+
+def plain(model, data, order, lr, generator):
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr)
+    losses = []
+    for indices in order:
+        x0 = data.images[indices].float() / 127.5 - 1
+        loss = model.loss(x0, generator=generator)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    return torch.stack(losses)
+
+
+def channels_last(model, data, order, lr, generator):
+    model.to(memory_format=torch.channels_last)
+    images = data.images.to(memory_format=torch.channels_last)
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=lr, foreach=True), []
+    for indices in order.unbind():
+        model.zero_grad(set_to_none=True)
+        loss = model.loss(images[indices].float().div_(127.5).sub_(1), generator=generator)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+def half(model, data, order, lr, generator):
+    """In bfloat16, all pictures converted beforehand."""
+    everything = data.images.float() / 127.5 - 1
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=lr), []
+    for indices in order:
+        optimiser.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model.loss(everything.index_select(0, indices), generator=generator)
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+RIGHT = [plain, channels_last, half]
+
+
+def loop(
+    fetch=lambda data, i: data.images[i].float() / 127.5 - 1, clear=True, step=True, keep=None
+):
+    def answer(model, data, order, lr, generator):
+        optimiser, losses = torch.optim.AdamW(model.parameters(), lr=lr), []
+        for indices in order:
+            if clear:
+                optimiser.zero_grad()
+            loss = model.loss(fetch(data, indices), generator=generator)
+            loss.backward()
+            if step:
+                optimiser.step()
+            losses.append(loss.detach() if keep is None else keep(loss))
+        return torch.stack(losses)
+
+    return answer
+
+
+def as_given(model, data, order, lr, generator):
+    return loop(lambda data, i: torch.stack([data[j] for j in i.tolist()]))(
+        model, data, order, lr, generator
+    )
+
+
+def no_return(*args):
+    plain(*args)
+
+
+def draws_globally(model, data, order, lr, generator):
+    return plain(model, data, order, lr, None)
+
+
+WRONG = {
+    "one by one": [as_given, loop(lambda data, i: torch.stack([*map(data.__getitem__, i)]))],
+    "unscaled": [loop(lambda data, i: data.images[i].float())],
+    "0 to 1": [loop(lambda data, i: data.images[i] / 255)],
+    "gradients pile up": [loop(clear=False)],
+    "nothing learned": [loop(step=False)],
+    "gradients kept": [loop(keep=lambda loss: loss)],
+    "none": [no_return],
+    "global random": [draws_globally],
+}
+
+
+def shuffled(model, data, order, lr, generator):
+    return plain(model, data, order.flip(0), lr, generator)
+
+
+def another_rate(model, data, order, lr, generator):
+    return plain(model, data, order, 10 * lr, generator)
+
+
+def half_of_it(model, data, order, lr, generator):
+    return plain(model, data, order[::2], lr, generator)
+
+
+def same_pictures(model, data, order, lr, generator):
+    return plain(model, data, order[:1].expand_as(order), lr, generator)
+
+
+UNKNOWN = [shuffled, another_rate, half_of_it, same_pictures]
