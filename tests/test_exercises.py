@@ -225,3 +225,9 @@ def test_progress(tmp_path, capsys):
 def test_progress_of_no_folder(tmp_path, capsys):
     assert main(["progress", str(tmp_path / "none")]) == 1
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_the_exercises_page_lists_them_all():
+    page = (ROOT / "exercises" / "README.md").read_text(encoding="utf-8")
+    for check, name in zip(checks.ALL, NAMES):
+        assert f"| {check.about.number:02d} | [{check.about.title}]({name}) | " in page
