@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,8 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collect_file(file_path, parent):
     """Beside nbval's cells, an exercise has one test more: that its check is still called."""
-    if (
-        file_path.parent == EXERCISES
-        and file_path.suffix == ".ipynb"
-        and parent.config.option.nbval
-    ):
+    named = re.fullmatch(r"\d\d_\w+\.ipynb", file_path.name) and file_path.parent == EXERCISES
+    if named and getattr(parent.config.option, "nbval", False):
         return Exercise.from_parent(parent, path=file_path)
 
 

@@ -104,6 +104,60 @@ def test_numbers_and_names():
     assert files == [f"{c.about.number:02d}_{c.__name__}" for c in checks.ALL]
 
 
+# --- bad manners ---------------------------------------------------------------------------------
+
+
+def leaves(*args):
+    sys.exit(3)
+
+
+def recurses(*args):
+    return recurses(*args)
+
+
+def moves_to_meta(x0, t, eps, schedule):
+    torch.set_default_device("meta")
+    return x0
+
+
+def few_threads(x0, t, eps, schedule):
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    return schedule.add_noise(x0, t, eps)
+
+
+def divides(x0, t, eps, schedule):
+    return x0 / {}["sigma"]
+
+
+@pytest.mark.parametrize(
+    "answer, said",
+    [
+        (leaves, "stopped with SystemExit"),
+        (recurses, "stopped with RecursionError"),
+        (moves_to_meta, "entries differ"),
+        (few_threads, "switches gradients off"),
+        (divides, "line 2 of its cell|return x0 /"),
+        (None, "got None"),
+        (3, "got an int"),
+        (lambda x0: x0, "cannot be called as the exercise says"),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value))[:20],
+)
+def test_bad_manners_end_in_words_and_change_nothing(answer, said):
+    before = session(), torch.get_num_threads(), torch.get_default_device()
+    given, text, _ = verdict_of(checks.forward_process, answer)
+    assert given != "right" and any(part in text for part in said.split("|")), text
+    assert (session(), torch.get_num_threads(), torch.get_default_device()) == before
+
+
+def test_an_error_shows_no_traceback_of_the_library():
+    with pytest.raises(checks.Wrong) as caught:
+        checks.forward_process(divides)
+    shown = "\n".join(caught.value._render_traceback_())
+    assert shown == str(caught.value) and "site-packages" not in shown and "_core.py" not in shown
+
+
 # --- the table -----------------------------------------------------------------------------------
 
 

@@ -143,14 +143,18 @@ def patients() -> dict[str, Patient]:
     return {letter: sick[fault] for letter, fault in letters().items()}
 
 
-# Where to look, for one who is wrong about a patient of that fault.
-EVIDENCE = {
-    "time scaled differently": "what its network hears while it samples (the second number)",
-    "missing root": "its picture: something is under the noise, and all three numbers are in order",
-    "EMA without warm-up": "the third number: the weights it samples with against its last weights",
-    "unscaled data": "the numbers that go into its loss (the first number)",
-    "sampler running forwards": "the first and the last time that its network hears (the second number)",
-    "wrong prediction type": "the third number: both sets of weights, and what is common to them",
+# What would be seen if a diagnosis were right: the evidence against one that is wrong.
+WOULD_SHOW = {
+    "time scaled differently": "the network would hear times of another size while it samples "
+    "(second number)",
+    "missing root": "its denoiser, its times and its data would all be in order, and something of a "
+    "picture would shine through the noise",
+    "EMA without warm-up": "it would be bad with the weights that it samples with, and much better with "
+    "its last weights (third number)",
+    "unscaled data": "the numbers that go into its loss would reach far beyond 1 (first number)",
+    "sampler running forwards": "the times that its network hears would rise (second number)",
+    "wrong prediction type": "both sets of its weights would be bad (third number), and its data and "
+    "times in order",
 }
 
 
@@ -199,7 +203,8 @@ def diagnosis(answer) -> None:
     reason = (
         f"{len(truth) - len(wrong)} of 6 diagnoses are right. Not right yet: {', '.join(wrong)}."
     )
-    reason += f"\nFor {wrong[0]}, look again at {EVIDENCE[truth[wrong[0]]]}."
+    first = said[wrong[0]]
+    reason += f"\nIf the fault of {wrong[0]} were {first!r}, {WOULD_SHOW[first]}. Is it so?"
     if len(wrong) == 2:
         raise Wrong(reason, "these two patients have each other's fault", "exchanged")
     raise Wrong(reason)

@@ -77,7 +77,11 @@ def draws_globally(model, data, order, lr, generator):
 
 
 WRONG = {
-    "one by one": [as_given, loop(lambda data, i: torch.stack([*map(data.__getitem__, i)]))],
+    "one by one": [
+        as_given,
+        loop(lambda data, i: torch.stack([data.images[j].float() / 127.5 - 1 for j in i.tolist()])),
+        loop(lambda data, i: torch.stack([*map(data.__getitem__, i)])),
+    ],
     "unscaled": [loop(lambda data, i: data.images[i].float())],
     "0 to 1": [loop(lambda data, i: data.images[i] / 255)],
     "gradients pile up": [loop(clear=False)],
@@ -104,4 +108,10 @@ def same_pictures(model, data, order, lr, generator):
     return plain(model, data, order[:1].expand_as(order), lr, generator)
 
 
-UNKNOWN = [shuffled, another_rate, half_of_it, same_pictures]
+UNKNOWN = [
+    loop(lambda data, i: data.images[i].float() / 128 - 1),
+    shuffled,
+    another_rate,
+    half_of_it,
+    same_pictures,
+]

@@ -87,7 +87,7 @@ def into_the_model(average, model, n, decay):
 
 WRONG = {
     "exchanged": [mixing(lambda n, d: 1 - share(n, d))],
-    "no warm-up": [mixing(lambda n, d: d)],
+    "no warm-up": [mixing(lambda n, d: d), mixing(lambda n, d: d, buffers="kept")],
     "max": [mixing(lambda n, d: max(d, (1 + n) / (10 + n)))],
     "one early": [mixing(lambda n, d: min(d, n / (9 + n)))],
     "one late": [mixing(lambda n, d: min(d, (2 + n) / (11 + n)))],
