@@ -57,7 +57,7 @@ class Wrong(AssertionError):
             lines += ["", f"Likely cause: {self.cause}"]
         if self.about:
             lines = [f"Exercise {self.about.number:02d} · {self.about.title}: not yet.", "", *lines]
-            if self.about.equation:
+            if self.about.equation and "not written yet" not in self.reason:
                 lines += ["", f"Equation:     {self.about.equation}"]
             lines += [
                 "" if not self.about.equation else None,

@@ -181,15 +181,15 @@ def diagnosis(answer) -> None:
                 f"There is no patient {letter!r}: they are {', '.join(truth)}.", mistake="patient"
             )
         if not isinstance(name, str) or not name.strip(" .?…"):
-            raise Wrong(f"Patient {letter} has no diagnosis yet.", mistake="open")
+            continue
         if _plain(name) not in known:
             near = difflib.get_close_matches(_plain(name), known, n=1, cutoff=0.3)
             meant = f"did you mean {known[near[0]]!r}?" if near else f"one of: {', '.join(FAULTS)}"
             raise Wrong(f"{name!r} is none of the six faults; {meant}", mistake="unknown fault")
         said[letter] = known[_plain(name)]
-    for letter in truth:
-        if letter not in said:
-            raise Wrong(f"Patient {letter} has no diagnosis yet.", mistake="open")
+    missing = [letter for letter in truth if letter not in said]
+    if missing:
+        raise Wrong(f"No diagnosis yet: {', '.join(missing)}.", mistake="open")
     for fault in FAULTS:
         which = [letter for letter, name in said.items() if name == fault]
         if len(which) > 1:
@@ -203,8 +203,8 @@ def diagnosis(answer) -> None:
     reason = (
         f"{len(truth) - len(wrong)} of 6 diagnoses are right. Not right yet: {', '.join(wrong)}."
     )
-    first = said[wrong[0]]
-    reason += f"\nIf the fault of {wrong[0]} were {first!r}, {WOULD_SHOW[first]}. Is it so?"
     if len(wrong) == 2:
         raise Wrong(reason, "these two patients have each other's fault", "exchanged")
+    first = said[wrong[0]]
+    reason += f"\nIf the fault of {wrong[0]} were {first!r}, {WOULD_SHOW[first]}. Is it so?"
     raise Wrong(reason)

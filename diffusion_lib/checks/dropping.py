@@ -99,7 +99,11 @@ def context_dropout(answer) -> None:
                 if set(whole) == {0.0}:
                     raise Wrong(reason, "nothing is ever dropped", "never")
             if abs(share - (1 - p)) < 5 * spread:
-                raise Wrong(reason, "p is the share that is *dropped*, not kept", "kept with p")
+                raise Wrong(
+                    reason,
+                    "p is the share that is *dropped*, not kept (or the two branches of a choice are swapped)",
+                    "kept with p",
+                )
             if abs(share - p) > 5 * spread:
                 raise Wrong(f"{reason}\n    It is wrong in a way that I do not recognise.")
         again, other = (_draw(answer, context, null, 0.3, seed) for seed in (1, 2))
@@ -114,6 +118,13 @@ def context_dropout(answer) -> None:
                 "Another seed of the generator gives the same result.",
                 "hand the generator on to the draw",
                 "generator ignored",
+            )
+        alone = [_rows(_draw(answer, context[:1], null, 0.5, s), null).item() for s in range(40)]
+        if len(set(alone)) == 1:
+            raise Wrong(
+                "A batch of a single picture, p = 0.5, 40 seeds: always the same outcome.",
+                "a fixed number of each batch is dropped; each picture needs a draw of its own",
+                "fixed number",
             )
         never, always = (_draw(answer, context, null, p, seed=3) for p in (0.0, 1.0))
         if not _rows(never, context).all() or not _rows(always, null).all():

@@ -1,5 +1,6 @@
 """Checks of what lies on the disk: checkpoints, and pictures with their labels."""
 
+import copy
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -58,7 +59,9 @@ def _watching(target: Path) -> Iterator[list[str]]:
     def watched(name: str) -> Callable:
         def rename(source: Any, destination: Any, **named: Any) -> Any:
             if Path(destination).absolute() == target:
-                seen.append("whole" if _is_safetensors(Path(source)) else "cut")
+                there = _is_safetensors(Path(source)) and _is_safetensors(target)
+                beside = Path(source).absolute().parent == target.parent
+                seen.append("whole" if there and beside else "cut")
             return originals[name](source, destination, **named)
 
         return rename
@@ -90,18 +93,15 @@ def checkpoint(save, load) -> None:
     """save(path, model, step) -> the path written; load(path, model) -> step."""
     torch_seed = torch.initial_seed()
     with _elsewhere() as folder:
-        path = folder / "runs" / "first" / "painter.safetensors"
+        path = folder / "runs" / "first" / "painter.step7"
         first, second, empty = (_model(seed) for seed in (1, 2, 3))
+        want = [copy.deepcopy(model) for model in (first, second)]
         torch.manual_seed(torch_seed)
         try:
             written = call(save, path, first, 7, name="save")
         except Wrong as wrong:
-            if "FileNotFoundError" in wrong.reason or "does not exist" in wrong.reason:
-                wrong.cause = (
-                    "the folder may not exist yet: path.parent.mkdir(…) has options for that"
-                )
-                wrong.mistake = "no folder"
-            if "No such file" in wrong.reason:
+            missing = any(said in wrong.reason for said in ("No such file", "does not exist"))
+            if missing and not path.parent.is_dir():
                 wrong.cause, wrong.mistake = "the folder may not exist yet: make it", "no folder"
             raise
         _written(written, path)
@@ -111,14 +111,15 @@ def checkpoint(save, load) -> None:
                 "torch.save writes a pickle, and reading one can run anybody's code",
                 "pickle",
             )
-        _loaded(load, path, empty, first, 7)
+        _loaded(load, path, empty, want[0], 7)
         with _watching(path) as seen:
             call(save, path, second, 8, name="save")
         if "whole" not in seen:
             raise Wrong(
-                "The second save wrote straight over the first checkpoint. If the machine stops in the "
-                "middle, both are lost.",
-                "write to another name beside it, and rename at the end: os.replace is all or nothing",
+                "While the second checkpoint was being saved, there was a moment without a whole one at "
+                "its path. If the machine stops then, both are lost.",
+                "write to another name beside it, in the same folder, and rename at the end: os.replace "
+                "is all or nothing",
                 "written in place",
             )
         left = sorted(p.name for p in path.parent.iterdir())
@@ -128,8 +129,28 @@ def checkpoint(save, load) -> None:
                 "the temporary file is left behind, or the name is another one",
                 "leftover",
             )
-        _loaded(load, path, empty, second, 8)
+        _loaded(load, path, empty, want[1], 8)
+        _relative(save, load, first, empty)
         _missing(load, folder / "runs" / "none.safetensors", empty)
+
+
+def _relative(save: Callable, load: Callable, model: nn.Module, into: nn.Module) -> None:
+    """A bare name means the folder where one is."""
+    here, name = Path.cwd(), "alone.safetensors"
+    try:
+        call(save, name, model, 3, name="save")
+    except Wrong as wrong:
+        wrong.cause = "a bare name has no folder in front of it, and needs none to be made"
+        wrong.mistake = "bare name"
+        raise
+    if Path.cwd() != here or not (here / name).is_file():
+        raise Wrong(
+            f"save({name!r}, …) should write into the working directory.",
+            "a relative path begins where one is, not where the script lies",
+            "bare name",
+        )
+    _loaded(load, name, into, model, 3)
+    (here / name).unlink()
 
 
 def _written(written: Any, path: Path) -> None:
@@ -164,7 +185,7 @@ def _loaded(load: Callable, path: Path, into: nn.Module, expected: nn.Module, st
     if got != step:
         raise Wrong(
             f"`load` should return the step, {step}, and returned {got!r}.",
-            "the step is not in the file, or comes back as a text",
+            "the step is not in the file, comes back as a text, or is not returned",
             "step",
         )
 

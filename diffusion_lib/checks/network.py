@@ -343,9 +343,9 @@ def _refuses(run: Callable[[Tensor], Tensor], h: int, w: int, one_side: bool) ->
                     ) from None
             return
         if one_side:
-            cause, mistake = "only one of height and width is looked at", "one side"
+            cause, mistake = "each of height and width must be divisible by 4", "one side"
         elif isinstance(error, RuntimeError):
-            cause = "the size is not checked: PyTorch stops somewhere inside, far from the cause"
+            cause = "no ValueError came before the network ran: the size is not checked, or wrongly, or late"
             mistake = "far from the cause"
         else:
             cause, mistake = "this is another kind of error than was wanted", "another error"

@@ -75,8 +75,8 @@ INPAINTING_MISTAKES = [
     Mistake("nothing pasted", "the known picture is not pasted anywhere", _NEVER),
     Mistake(
         "clean at each step",
-        "the known picture is pasted clean at each step: beside noise of level s the network meets "
-        "a part that has none, which it never saw in training",
+        "the known picture is pasted clean at each step; the task is to paste it noised to level s, so "
+        "that all of x has one noise level, as in training (here the clean paste may look well too)",
         _pasting(lambda m: m.known),
     ),
     Mistake(
@@ -160,7 +160,7 @@ def inpainting(answer) -> None:
 
     def case(schedule: Schedule, steps: int, *shape: int, dtype=torch.float32) -> tuple:
         x, noise = (torch.randn(shape, generator=generator, dtype=dtype) for _ in range(2))
-        known = (torch.rand(shape, generator=generator) * 2 - 1).to(dtype)
+        known = (torch.rand(shape, generator=generator) * 3 - 1.5).to(dtype)
         mask = (torch.rand(shape[0], 1, *shape[2:], generator=generator) < 0.5).to(dtype)
         denoise = lambda x, t: _guess(x, t, schedule.T)  # noqa: E731
         return denoise, schedule, x, known, mask, steps, noise

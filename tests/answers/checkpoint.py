@@ -30,7 +30,7 @@ def load_plain(path, model):
 def save_tensor(path, model, step):
     """The step as one more tensor; the bytes first, then a rename by pathlib."""
     tensors = dict(model.state_dict(), **{"the step": torch.tensor(step)})
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     temporary = Path(str(path) + ".tmp")
     with open(temporary, "wb") as file:
         file.write(save(tensors))
@@ -145,8 +145,39 @@ def nameless(path, model):
     return load_plain(path, model)
 
 
+def unlinks_first(path, model, step):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), str(path) + ".tmp", {"step": str(step)})
+    Path(path).unlink(missing_ok=True)
+    os.rename(str(path) + ".tmp", path)
+    return path
+
+
+def from_another_folder(path, model, step):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp()
+    save_file(model.state_dict(), folder + "/x", {"step": str(step)})
+    os.replace(folder + "/x", path)
+    os.rmdir(folder)
+    return path
+
+
+def needs_a_folder(path, model, step):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return save_plain(path, model, step)
+
+
+def halves(path, model, step):
+    return save_plain(path, model.half(), step)
+
+
 WRONG = {
-    "written in place": [(in_place, load_plain)],
+    "written in place": [
+        (in_place, load_plain),
+        (unlinks_first, load_plain),
+        (from_another_folder, load_plain),
+    ],
+    "bare name": [(needs_a_folder, load_plain)],
     "no folder": [(no_folder, load_plain)],
     "pickle": [(pickled, load_plain), (pickled_by_hand, load_plain)],
     "other name": [(as_in_the_repository, load_plain), (other_name, load_plain)],
@@ -163,4 +194,5 @@ def raises(path, model, step):
     return 1 / 0
 
 
+WRONG["not restored"].append((halves, load_plain))
 UNKNOWN = [(raises, load_plain), (save_plain, lambda path: 7), (save_plain, None)]

@@ -82,7 +82,14 @@ def seeds(context, null, p, generator):
     return where(context, null, p, None)
 
 
+def quota(context, null, p, generator):
+    out = context.clone()
+    out[torch.randperm(len(context), generator=generator)[: int(len(context) * p)]] = null
+    return out
+
+
 WRONG = {
+    "fixed number": [quota],
     "per number": [as_in_the_repository, per_number],
     "per token": [per_token],
     "kept with p": [kept],
