@@ -6,15 +6,17 @@ from torch import Tensor
 from diffusion_lib.checks._core import Wrong, as_tensor, call, exercise
 
 
-def _draw(answer, context: Tensor, null: Tensor, p: float, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
+def _draw(answer, context: Tensor, null: Tensor, p: float, seed: int | torch.Generator) -> Tensor:
+    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     result = call(answer, context, null, p, generator, name="context_dropout")
     result = as_tensor(result, "context_dropout")
     if result.shape != context.shape:
         raise Wrong(
             f"`context_dropout` returned shape {tuple(result.shape)}, expected {tuple(context.shape)}."
         )
-    return result
+    if result.dtype not in (torch.float32, torch.float64):
+        raise Wrong(f"`context_dropout` returned {result.dtype}, expected {context.dtype}.")
+    return result.to(context.dtype)
 
 
 def _rows(x: Tensor, y: Tensor) -> Tensor:
@@ -89,6 +91,8 @@ def context_dropout(answer) -> None:
             )
             if share in (0.0, 1.0):
                 several = [_draw(answer, context, null, 0.5, s) for s in range(2, 12)]
+                for one in several:
+                    _explain(one, context, null, 0.5)
                 whole = [_rows(one, null).float().mean().item() for one in several]
                 if set(whole) == {0.0, 1.0}:
                     raise Wrong(
@@ -129,3 +133,24 @@ def context_dropout(answer) -> None:
         never, always = (_draw(answer, context, null, p, seed=3) for p in (0.0, 1.0))
         if not _rows(never, context).all() or not _rows(always, null).all():
             raise Wrong("With p = 0 nothing may be dropped, with p = 1 everything must be.")
+    _each_by_itself(answer)
+
+
+def _each_by_itself(answer) -> None:
+    """Many small batches with one generator: how many of a batch are dropped varies as it should."""
+    batch, p, generator = 6, 0.3, torch.Generator().manual_seed(8)
+    context, null = torch.randn((batch, 5), generator=generator) + 3, torch.full((1, 5), -3.0)
+    draws = [_rows(_draw(answer, context, null, p, generator), null) for _ in range(400)]
+    counts = torch.stack(draws).float().sum(1)  # (400,), binomial
+    if all(torch.equal(one, draws[0]) for one in draws):
+        raise Wrong(
+            "Batch after batch, the same pictures lose their context.",
+            "the generator that you are given must move on with every draw: use it itself, no copy",
+            "generator ignored",
+        )
+    if not 0.6 < counts.var().item() / (batch * p * (1 - p)) < 1.4:  # six standard errors
+        raise Wrong(
+            f"How many of {batch} pictures lose their context has variance {counts.var():.2f}; for "
+            f"pictures that are drawn each by itself it is {batch * p * (1 - p):.2f}.\n"
+            "    It is wrong in a way that I do not recognise."
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ def _elsewhere() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as work:
         os.chdir(work)
         try:
-            yield Path(folder)
+            yield Path(folder).resolve()
             stray = [p.name for p in Path(work).iterdir()]
             if stray:
                 raise Wrong(
@@ -52,27 +53,58 @@ def _same(a: nn.Module, b: nn.Module) -> bool:
 
 @contextmanager
 def _watching(target: Path) -> Iterator[list[str]]:
-    """Notes what lay at `target` and at the source whenever a file is renamed to `target`."""
+    """Notes what happens to `target`: renamings to it (whole, cut, from afar), its going, its writing.
+
+    A second name for the old file tells of writing that the watched functions do not see.
+    """
     seen: list[str] = []
-    originals = {name: getattr(os, name) for name in ("replace", "rename")}
+    places = [(os, name) for name in ("replace", "rename", "remove", "unlink")]
+    places += [(safetensors.torch, "serialize_file")]
+    places = [
+        (module, name, getattr(module, name)) for module, name in places if hasattr(module, name)
+    ]
 
-    def watched(name: str) -> Callable:
-        def rename(source: Any, destination: Any, **named: Any) -> Any:
-            if Path(destination).absolute() == target:
-                there = _is_safetensors(Path(source)) and _is_safetensors(target)
-                beside = Path(source).absolute().parent == target.parent
-                seen.append("whole" if there and beside else "cut")
-            return originals[name](source, destination, **named)
+    def is_target(value: Any) -> bool:
+        return isinstance(value, str | os.PathLike) and Path(value).absolute() == target
 
-        return rename
+    def note(name: str, args: tuple, named: dict) -> None:
+        first = args[0] if args else named.get("src", named.get("path"))
+        second = args[1] if len(args) > 1 else named.get("dst", named.get("filename"))
+        if name == "serialize_file":
+            seen.extend(["written"] * is_target(second))
+        elif is_target(first):
+            seen.append("gone")
+        elif is_target(second):
+            source = Path(first).absolute()
+            there = _is_safetensors(source) and _is_safetensors(target)
+            seen.append("whole" if there else "cut")
+            if not source.is_relative_to(target.parent):
+                seen.append("afar")
 
-    for name in originals:
-        setattr(os, name, watched(name))
+    def watched(name: str, function: Callable) -> Callable:
+        def watching(*args: Any, **named: Any) -> Any:
+            note(name, args, named)
+            return function(*args, **named)
+
+        return watching
+
+    witness, old = target.parent.parent / "witness", target.read_bytes()
+    try:
+        os.link(target, witness)
+        linked = True
+    except OSError:  # a file system without second names
+        witness.write_bytes(old)
+        linked = False
+    for module, name, function in places:
+        setattr(module, name, watched(name, function))
     try:
         yield seen
+        if witness.read_bytes() != old or not (linked or "whole" in seen):
+            seen.append("written")
     finally:
-        for name, function in originals.items():
-            setattr(os, name, function)
+        for module, name, function in places:
+            setattr(module, name, function)
+        witness.unlink()
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -114,14 +146,7 @@ def checkpoint(save, load) -> None:
         _loaded(load, path, empty, want[0], 7)
         with _watching(path) as seen:
             call(save, path, second, 8, name="save")
-        if "whole" not in seen:
-            raise Wrong(
-                "While the second checkpoint was being saved, there was a moment without a whole one at "
-                "its path. If the machine stops then, both are lost.",
-                "write to another name beside it, in the same folder, and rename at the end: os.replace "
-                "is all or nothing",
-                "written in place",
-            )
+        _atomic(seen)
         left = sorted(p.name for p in path.parent.iterdir())
         if left != [path.name]:
             raise Wrong(
@@ -132,6 +157,30 @@ def checkpoint(save, load) -> None:
         _loaded(load, path, empty, want[1], 8)
         _relative(save, load, first, empty)
         _missing(load, folder / "runs" / "none.safetensors", empty)
+
+
+def _atomic(seen: list[str]) -> None:
+    if "gone" in seen:
+        raise Wrong(
+            "The second save takes the first checkpoint away before the new one is in its place. If the "
+            "machine stops in between, there is none.",
+            "nothing need be removed: one of the two ways of renaming replaces what is there",
+            "removed first",
+        )
+    if "written" in seen or "cut" in seen:
+        raise Wrong(
+            "The second save writes under the first checkpoint's own name. If the machine stops in the "
+            "middle, both are lost. (Only the newest safetensors write beside it by themselves.)",
+            "write to another name beside it, and rename at the end: os.replace is all or nothing",
+            "written in place",
+        )
+    if "afar" in seen:
+        raise Wrong(
+            "The temporary file does not lie in the checkpoint's folder. It may be another disk, and from "
+            "one disk to another a file is copied, not renamed.",
+            "tempfile's own folder is elsewhere; write beside the checkpoint",
+            "temporary file elsewhere",
+        )
 
 
 def _relative(save: Callable, load: Callable, model: nn.Module, into: nn.Module) -> None:
@@ -182,10 +231,10 @@ def _loaded(load: Callable, path: Path, into: nn.Module, expected: nn.Module, st
             "not everything in the model's state_dict() has been put back (buffers count too)",
             "not restored",
         )
-    if got != step:
+    if type(got) is not int or got != step:
         raise Wrong(
-            f"`load` should return the step, {step}, and returned {got!r}.",
-            "the step is not in the file, comes back as a text, or is not returned",
+            f"`load` should return the step, the integer {step}, and returned {got!r}.",
+            "the step is not in the file, comes back as a text or a tensor, or is not returned",
             "step",
         )
 

@@ -2,13 +2,15 @@
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from diffusion_lib.checks._core import SEED, Mistake, Wrong, call, exercise, judge
-from diffusion_lib.denoiser import Denoiser
-from diffusion_lib.schedules import cosine_schedule
+from diffusion_lib.checks._speed import Singles, Watched, reference, tiny
 
-TOP = 1e-4, 1e-2  # where the highest learning rate may lie
+TOP = 1e-4, 1e-2  # where the highest learning rate may lie, give or take a tenth
 EPOCHS, BATCH, N = 4, 8, 48
 
 
@@ -20,42 +22,76 @@ class _Linear(nn.Module):
         self.weight = nn.Parameter(torch.zeros(3))
 
 
-def _watched(answer) -> tuple[list, list, list, object]:
-    """Runs the answer; returns batches (item numbers), learning rates, optimisers, its result."""
-    data = torch.cat([torch.arange(N)[:, None], torch.randn(N, 2)], dim=1).float()
+def _along(a: Tensor, b: Tensor) -> bool:
+    """Whether a is b, but for a positive factor: gradients may be clipped or scaled."""
+    return torch.allclose(
+        nn.functional.normalize(a, dim=0), nn.functional.normalize(b, dim=0), atol=1e-4
+    )
+
+
+def _gradient(got: Tensor | None, means: list[Tensor]) -> None:
+    """Judges what an optimiser gets; means: of the batches so far."""
+    if not means or got is None:
+        raise Wrong(
+            "The optimiser makes a step, and there is no gradient.",
+            "loss.backward() makes it; it comes after zero_grad() and before step()",
+            "no backward",
+        )
+    if len(means) > 1 and _along(got, sum(means)):
+        raise Wrong(
+            f"At step {len(means)} the gradient is the sum of those of all steps.",
+            "gradients pile up: clear them with optimiser.zero_grad() in each step",
+            "gradients pile up",
+        )
+    if _along(got, means[-1]):
+        return
+    reason = f"At step {len(means)} the optimiser does not get the gradient of that step's loss"
+    if not got.any():
+        cause = "zero_grad() between backward() and step() clears what has just been computed"
+        raise Wrong(f"{reason}, but zeros.", cause, "cleared too late")
+    if _along(-got, means[-1]):
+        raise Wrong(
+            f"{reason}, but its opposite.", "the loss is made larger, not smaller", "uphill"
+        )
+    raise Wrong(f"{reason}. It is wrong in a way that I do not recognise.")
+
+
+def _watched(answer, seed: int = 6) -> tuple[list, list, list, list, object]:
+    """Runs the answer; returns batches (item numbers), losses, learning rates, optimisers, result."""
+    draws = torch.randn(N, 2, generator=torch.Generator().manual_seed(0))
+    data = torch.cat([torch.arange(N)[:, None], draws], dim=1).float()
     batches: list[list[int]] = []
-    rates, optimisers = [], []
+    losses, rates, optimisers = [], [], []
 
     def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
         batches.append(batch[:, 0].long().tolist())
-        return (batch @ model.weight).mean()
+        loss = (batch @ model.weight).mean()
+        losses.append(loss.item())
+        return loss
 
-    def hook(optimiser: torch.optim.Optimizer, args: tuple, named: dict) -> None:
-        rates.append(optimiser.param_groups[0]["lr"])
+    def look(optimiser: torch.optim.Optimizer) -> None:
+        rates.append(float(optimiser.param_groups[0]["lr"]))
         if not any(optimiser is other for other in optimisers):
             optimisers.append(optimiser)
-        got = optimiser.param_groups[0]["params"][0].grad
-        want = data[batches[-1]].mean(0) if batches else None
-        if want is None or got is None:
-            raise Wrong("The optimiser steps before there is a gradient.", mistake="no backward")
-        if len(batches) > 1 and torch.allclose(
-            got, sum(data[b].mean(0) for b in batches), atol=1e-2
-        ):
-            raise Wrong(
-                f"At step {len(batches)} the gradient is the sum of those of all steps.",
-                "gradients pile up: clear them with optimiser.zero_grad() in each step",
-                "gradients pile up",
-            )
+        weights = [p for group in optimiser.param_groups for p in group["params"]]
+        _gradient(weights[0].grad, [data[b].mean(0) for b in batches])
 
-    handle = register_optimizer_step_pre_hook(hook)
+    def closure(args: tuple, named: dict) -> bool:  # then the gradient is made within step()
+        return len(args) > 1 or bool(named.get("closure"))
+
+    handles = [
+        register_optimizer_step_pre_hook(lambda o, a, k: None if closure(a, k) else look(o)),
+        register_optimizer_step_post_hook(lambda o, a, k: look(o) if closure(a, k) else None),
+    ]
     try:
-        generator = torch.Generator().manual_seed(6)
+        generator = torch.Generator().manual_seed(seed)
         result = call(
             answer, _Linear(), loss_of, data, EPOCHS, BATCH, generator, name="training_recipe"
         )
     finally:
-        handle.remove()
-    return batches, rates, optimisers, result
+        for handle in handles:
+            handle.remove()
+    return batches, losses, rates, optimisers, result
 
 
 def _orders(batches: list[list[int]]) -> None:
@@ -85,6 +121,15 @@ def _orders(batches: list[list[int]]) -> None:
             "the data are shuffled once; draw a new order for each epoch",
             "shuffled once",
         )
+    for k, epoch in enumerate(epochs):
+        if epoch == list(range(N)):
+            raise Wrong(
+                f"Epoch {k + 1} goes through the data as they lie there; shuffle every one."
+            )
+        if epoch in epochs[:k]:
+            raise Wrong(
+                f"Epoch {k + 1} repeats the order of epoch {epochs.index(epoch) + 1}; each needs a new one."
+            )
     per_epoch = N // BATCH
     met = [{frozenset(b) for b in batches[i : i + per_epoch]} for i in range(0, steps, per_epoch)]
     if all(one == met[0] for one in met):
@@ -100,14 +145,14 @@ def _rates(rates: list[float], optimisers: list) -> None:
         raise Wrong("No optimiser of torch.optim has made a step.", mistake="no step")
     top = max(rates)
     peak = rates.index(top)
-    said = f"The learning rate: first {rates[0]:.2g}, highest {top:.2g}, last {rates[-1]:.2g}."
+    said = f"The learning rate: first {rates[0]:.3g}, highest {top:.3g}, last {rates[-1]:.3g}."
     if len(optimisers) > 1:
         raise Wrong(
             f"{len(optimisers)} optimisers made steps.",
             "a new optimiser forgets the running means of the old one: make one, before the loop",
             "optimiser made again",
         )
-    if not TOP[0] <= top <= TOP[1]:
+    if not TOP[0] / 1.1 <= top <= TOP[1] * 1.1:
         raise Wrong(
             said,
             f"AdamW moves each weight by about the rate in each step: between {TOP[0]:g} and {TOP[1]:g} "
@@ -143,7 +188,7 @@ def _rates(rates: list[float], optimisers: list) -> None:
 )
 def training_recipe(answer) -> None:
     """answer(model, loss_of, data, epochs, batch_size, generator) -> the losses, one a step."""
-    batches, rates, optimisers, result = _watched(answer)
+    batches, losses, rates, optimisers, result = _watched(answer)
     _orders(batches)
     _rates(rates, optimisers)
     if len(rates) != len(batches):
@@ -161,13 +206,32 @@ def training_recipe(answer) -> None:
             "keep loss.item()",
             "gradients kept",
         )
-    again = _watched(answer)[0]
-    if again != batches:
+    _returned(result, losses)
+    again, other = _watched(answer)[0], _watched(answer, seed=7)[0]
+    if again != batches or other == batches:
         raise Wrong(
-            "The same generator, set to the same seed, gives another order.",
+            "The same generator, set to the same seed, gives another order."
+            if again != batches
+            else "Another seed of the generator gives the same order.",
             "hand the generator on to the draw",
             "generator ignored",
         )
+
+
+def _returned(result: list | tuple, losses: list[float]) -> None:
+    """Raises Wrong unless the answer returns the losses that it was given."""
+    for step, (got, want) in enumerate(zip(result, losses), 1):
+        if not isinstance(got, int | float | Tensor) or torch.as_tensor(got).numel() != 1:
+            kind = type(got).__name__
+            raise Wrong(
+                f"The losses should be plain numbers; that of step {step} is of type {kind}.",
+                mistake="type",
+            )
+        if abs(float(got) - want) > 1e-4 * max(1, abs(want)):
+            raise Wrong(
+                f"The loss of step {step}: you return {float(got):.5g}, and it was {want:.5g}.\n"
+                "    It is wrong in a way that I do not recognise."
+            )
 
 
 # --- 15 ------------------------------------------------------------------------------------------
@@ -243,9 +307,9 @@ def moving_average(answer) -> None:
     """answer(average, model, n, decay): updates `average` in place after step n = 1, 2, …"""
 
     def checked(average: nn.Module, model: nn.Module, n: int, decay: float) -> None:
-        before = _flat(model)
+        before, training = _flat(model), model.training
         call(answer, average, model, n, decay, name="moving_average")
-        if not torch.equal(before, _flat(model)):
+        if not torch.equal(before, _flat(model)) or model.training != training:
             raise Wrong(
                 "`moving_average` changes the model that is being trained.",
                 "only the average is to be written to",
@@ -282,72 +346,6 @@ def moving_average(answer) -> None:
 # --- 25 ------------------------------------------------------------------------------------------
 
 
-class _Counted(Tensor):
-    """A tensor that counts how often it is indexed with one number. What it gives is plain."""
-
-    @classmethod
-    def __torch_function__(cls, function, types, args=(), named=None):
-        if function is Tensor.__getitem__ and torch.as_tensor(args[1]).ndim == 0:
-            args[0].singly += 1
-        with torch._C.DisableTorchFunctionSubclass():
-            return function(*args, **(named or {}))
-
-
-class Watched:
-    """Pictures that notice how they are asked for: one by one, or a batch from `images`."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images.clone().as_subclass(_Counted)  # uint8 (N, 3, H, W)
-        self.images.singly, self.items = 0, 0
-
-    @property
-    def singly(self) -> int:
-        return self.items + self.images.singly
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> Tensor:
-        self.items += 1
-        return self.images[[int(i)]][0].float() / 127.5 - 1
-
-
-class _Tiny(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 3, 3, padding=1)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.second(torch.tanh(self.first(x) + t[:, None, None, None] / 1000))
-
-
-def _tiny() -> Denoiser:
-    torch.manual_seed(SEED)
-    return Denoiser(_Tiny(), cosine_schedule(100), "v")
-
-
-def _reference(
-    images: Tensor,
-    order: Tensor,
-    lr: float,
-    scale=lambda x: x.float() / 127.5 - 1,
-    clear: bool = True,
-    seed: int = 3,
-) -> Tensor:
-    """The given loop's losses, (S,), or those of a known mistake."""
-    model, generator = _tiny(), torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr)
-    losses = []
-    for indices in order:
-        loss = model.loss(scale(images[indices]), generator=generator)
-        if clear:
-            optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.detach())
-    return torch.stack(losses)
-
-
 @exercise(
     25,
     "The processor waits for its pictures",
@@ -359,19 +357,32 @@ def faster_training(answer) -> None:
     draws = torch.Generator().manual_seed(25)
     images = torch.randint(0, 256, (40, 3, 8, 8), generator=draws, dtype=torch.uint8)
     order = torch.stack([torch.randperm(40, generator=draws)[:8] for _ in range(8)])
-    data, model, lr = Watched(images), _tiny(), 0.02
+    data, model, lr = Watched(images), tiny(), 0.02
     generator = torch.Generator().manual_seed(3)
     torch.manual_seed(SEED)
-    result = call(answer, model, data, order, lr, generator, name="faster_training")
+    with Singles(images.shape[1:]) as singles:
+        result = call(answer, model, data, order, lr, generator, name="faster_training")
     if result is None:
         raise Wrong("`faster_training` returned None: is a `return` missing?", mistake="none")
-    if data.singly:
+    one_by_one = data.singly or max(singles.cut, singles.stacked)
+    if data.singly or one_by_one > 2 * len(order):
         raise Wrong(
-            f"{data.singly} pictures were fetched one by one, for {order.numel()} in {len(order)} batches.",
-            "data[i] runs Python for every single picture; index data.images with a whole row of `order`",
+            f"{one_by_one} pictures were fetched one by one, for {order.numel()} in {len(order)} batches.",
+            f"{'data[i]' if data.singly else 'your loop over pictures'} runs Python for every single "
+            "picture; index data.images with a whole row of `order`",
             "one by one",
         )
-    if not torch.equal(images, data.images.as_subclass(Tensor)):
+    if not isinstance(result, Tensor | list | tuple):
+        raise Wrong(
+            "`faster_training` should return a tensor or a list of the losses, and returned a "
+            f"{type(result).__name__}.",
+            mistake="type",
+        )
+    if not isinstance(result, Tensor) and not all(
+        isinstance(one, int | float | Tensor) for one in result
+    ):
+        raise Wrong("The losses that you return are not all numbers.", mistake="type")
+    if not torch.equal(images, data.images):
         raise Wrong("The pictures were changed in place.", mistake="in place")
     got = result if isinstance(result, Tensor) else torch.tensor([float(one) for one in result])
     if got.requires_grad:
@@ -380,7 +391,7 @@ def faster_training(answer) -> None:
             "keep loss.detach()",
             "gradients kept",
         )
-    got, want = got.detach().float().flatten(), _reference(images, order, lr)
+    got, want = got.detach().float().flatten(), reference(images, order, lr)
     if got.shape != want.shape:
         raise Wrong(f"{len(want)} steps should give {len(want)} losses; yours are {len(got)}.")
     if torch.allclose(got, want, atol=2e-3):  # bfloat16 included
@@ -390,6 +401,10 @@ def faster_training(answer) -> None:
     known = {
         "nothing learned": ("the optimiser never makes a step", {"lr": 0.0}),
         "gradients pile up": ("the gradients are never cleared", {"clear": False}),
+        "optimiser made again": (
+            "an optimiser that is made in each step forgets its running means",
+            {"renew": True},
+        ),
         "unscaled": (
             "the pictures go in as they lie there, 0 to 255, not in [-1, 1]",
             {"scale": lambda x: x.float()},
@@ -398,7 +413,7 @@ def faster_training(answer) -> None:
     }
     for name, (cause, options) in known.items():
         if torch.allclose(
-            got, _reference(images, order, **({"lr": lr} | options)), rtol=1e-3, atol=1e-4
+            got, reference(images, order, **({"lr": lr} | options)), rtol=1e-3, atol=1e-4
         ):
             raise Wrong(reason, cause, name)
     raise Wrong(f"{reason}\n    It is wrong in a way that I do not recognise.")

@@ -3,6 +3,7 @@ import os
 import pickle
 import shutil
 import tempfile
+from os import replace
 from pathlib import Path
 
 import torch
@@ -63,12 +64,51 @@ def load_json(path, model):
     return step
 
 
-RIGHT = [(save_plain, load_plain), (save_tensor, load_tensor), (save_moved, load_json)]
+def save_folder(path, model, step):
+    """A temporary folder beside the file; `replace` under its own name."""
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        save_file(model.state_dict(), Path(folder) / "x", {"step": str(step)})
+        replace(dst=path, src=Path(folder) / "x")
+    return path
+
+
+RIGHT = [
+    (save_plain, load_plain),
+    (save_tensor, load_tensor),
+    (save_moved, load_json),
+    (save_folder, load_plain),
+]
 
 
 def in_place(path, model, step):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_file(model.state_dict(), path, {"step": str(step)})
+    return path
+
+
+def bytes_in_place(path, model, step):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(save(model.state_dict(), {"step": str(step)}))
+    return path
+
+
+def copied(path, model, step):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), str(path) + ".tmp", {"step": str(step)})
+    shutil.copyfile(str(path) + ".tmp", path)
+    os.remove(str(path) + ".tmp")
+    return path
+
+
+def backed_up(path, model, step):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), str(path) + ".tmp", {"step": str(step)})
+    if Path(path).exists():
+        os.rename(path, str(path) + ".old")
+    os.rename(str(path) + ".tmp", path)
+    Path(str(path) + ".old").unlink(missing_ok=True)
     return path
 
 
@@ -172,11 +212,9 @@ def halves(path, model, step):
 
 
 WRONG = {
-    "written in place": [
-        (in_place, load_plain),
-        (unlinks_first, load_plain),
-        (from_another_folder, load_plain),
-    ],
+    "written in place": [(s, load_plain) for s in (in_place, bytes_in_place, copied)],
+    "removed first": [(unlinks_first, load_plain), (backed_up, load_plain)],
+    "temporary file elsewhere": [(from_another_folder, load_plain)],
     "bare name": [(needs_a_folder, load_plain)],
     "no folder": [(no_folder, load_plain)],
     "pickle": [(pickled, load_plain), (pickled_by_hand, load_plain)],
@@ -184,7 +222,11 @@ WRONG = {
     "wrong path returned": [(returns_another, load_plain)],
     "leftover": [(leaves, load_plain)],
     "not restored": [(save_plain, only_parameters), (save_plain, lambda path, model: 7)],
-    "step": [(save_plain, forgets), (save_plain, text_step)],
+    "step": [
+        (save_plain, forgets),
+        (save_plain, text_step),
+        (save_plain, lambda path, model: torch.tensor(load_plain(path, model))),
+    ],
     "silent": [(save_plain, silent), (save_plain, nameless)],
     "other error": [(save_plain, other_error)],
 }

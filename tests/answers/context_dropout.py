@@ -82,6 +82,11 @@ def seeds(context, null, p, generator):
     return where(context, null, p, None)
 
 
+def copied_generator(context, null, p, generator):
+    copy = torch.Generator().set_state(generator.get_state())
+    return where(context, null, p, copy)
+
+
 def quota(context, null, p, generator):
     out = context.clone()
     out[torch.randperm(len(context), generator=generator)[: int(len(context) * p)]] = null
@@ -95,11 +100,11 @@ WRONG = {
     "kept with p": [kept],
     "one draw": [one_draw],
     "rescaled": [rescaled],
-    "zeros": [zeros],
+    "zeros": [zeros, lambda context, null, p, generator: one_draw(context, 0 * null, p, generator)],
     "never": [never],
     "in place": [in_place],
     "global random": [global_numbers],
-    "generator ignored": [own_generator],
+    "generator ignored": [own_generator, copied_generator],
     "global seed": [seeds],
     "none": [lambda context, null, p, generator: None],
 }
@@ -117,4 +122,9 @@ def mean(context, null, p, generator):
     return (1 - p) * context + p * null
 
 
-UNKNOWN = [half_as_often, shifted, mean]
+def in_pairs(context, null, p, generator):
+    drop = (torch.rand(len(context), generator=generator) < p).repeat_interleave(2)[: len(context)]
+    return torch.where(drop.view(-1, *[1] * (context.ndim - 1)), null, context)
+
+
+UNKNOWN = [half_as_often, shifted, mean, in_pairs]

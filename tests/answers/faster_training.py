@@ -1,4 +1,5 @@
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 
 def plain(model, data, order, lr, generator):
@@ -41,7 +42,21 @@ def half(model, data, order, lr, generator):
     return losses
 
 
-RIGHT = [plain, channels_last, half]
+def gathered(model, data, order, lr, generator):
+    """All batches in one gather, by numpy; then by slices."""
+    batches = torch.from_numpy(data.images[:, :].numpy()[order.flatten().numpy()])
+    batches = [batches[i : i + order.shape[1]] for i in range(0, order.numel(), order.shape[1])]
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=lr, foreach=True), []
+    for x0 in batches:
+        loss = model.loss((x0.float() - 127.5) / 127.5, generator=generator)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    return losses
+
+
+RIGHT = [plain, channels_last, half, gathered]
 
 
 def loop(
@@ -76,12 +91,49 @@ def draws_globally(model, data, order, lr, generator):
     return plain(model, data, order, lr, None)
 
 
+def from_loader(wrap):
+    def answer(model, data, order, lr, generator):
+        loader = DataLoader(wrap(data), batch_sampler=order.tolist(), generator=torch.Generator())
+        optimiser, losses = torch.optim.AdamW(model.parameters(), lr=lr), []
+        for batch in loader:
+            x0 = batch if isinstance(batch, torch.Tensor) else batch[0].float() / 127.5 - 1
+            loss = model.loss(x0, generator=generator)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        return losses
+
+    return answer
+
+
+def scaled(images):
+    return torch.as_tensor(images).float() / 127.5 - 1
+
+
+def renews(model, data, order, lr, generator):
+    losses = []
+    for indices in order:
+        losses += plain(model, data, indices[None], lr, generator)
+    return losses
+
+
+def as_a_generator(*args):
+    yield from plain(*args)
+
+
 WRONG = {
     "one by one": [
         as_given,
-        loop(lambda data, i: torch.stack([data.images[j].float() / 127.5 - 1 for j in i.tolist()])),
         loop(lambda data, i: torch.stack([*map(data.__getitem__, i)])),
+        loop(lambda data, i: scaled(torch.stack([data.images[j] for j in i]))),
+        loop(lambda data, i: scaled(torch.cat([data.images[j : j + 1] for j in i.tolist()]))),
+        loop(lambda data, i: torch.stack([scaled(data.images.numpy()[j].copy()) for j in i])),
+        from_loader(lambda data: data),
+        from_loader(lambda data: TensorDataset(data.images)),
     ],
+    "optimiser made again": [renews],
+    "type": [as_a_generator, lambda *args: "fast", lambda *args: [None] * 8],
     "unscaled": [loop(lambda data, i: data.images[i].float())],
     "0 to 1": [loop(lambda data, i: data.images[i] / 255)],
     "gradients pile up": [loop(clear=False)],
@@ -108,10 +160,15 @@ def same_pictures(model, data, order, lr, generator):
     return plain(model, data, order[:1].expand_as(order), lr, generator)
 
 
+def twice_the_rate(model, data, order, lr, generator):
+    return plain(model, data, order, 2 * lr, generator)
+
+
 UNKNOWN = [
     loop(lambda data, i: data.images[i].float() / 128 - 1),
     shuffled,
     another_rate,
+    twice_the_rate,
     half_of_it,
     same_pictures,
 ]

@@ -85,6 +85,11 @@ def into_the_model(average, model, n, decay):
         new.lerp_(mean, share(n, decay))
 
 
+def to_eval(average, model, n, decay):
+    model.eval()
+    by_lerp(average, model, n, decay)
+
+
 WRONG = {
     "exchanged": [mixing(lambda n, d: 1 - share(n, d))],
     "no warm-up": [mixing(lambda n, d: d), mixing(lambda n, d: d, buffers="kept")],
@@ -98,7 +103,7 @@ WRONG = {
     "buffers averaged": [all_tensors],
     "nothing": [a_new_one],
     "same tensors": [hands_over],
-    "model changed": [into_the_model],
+    "model changed": [into_the_model, to_eval],
 }
 
 

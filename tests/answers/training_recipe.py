@@ -1,4 +1,5 @@
 import math
+import random
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
@@ -58,7 +59,30 @@ def straight(model, loss_of, data, epochs, batch_size, generator):
     return losses
 
 
-RIGHT = [by_hand, with_loader, straight]
+def by_closure(model, loss_of, data, epochs, batch_size, generator):
+    """The loss inside step(), gradients clipped, two groups of weights, of which one is empty."""
+    weights, losses = list(model.parameters()), []
+    groups = [
+        {"params": [p for p in weights if (p.ndim > 1) == matrix]} for matrix in (True, False)
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=1e-2)
+    schedule = OneCycleLR(optimiser, 1e-2, epochs=epochs, steps_per_epoch=len(data) // batch_size)
+    for _ in range(epochs):
+        for batch in data[torch.randperm(len(data), generator=generator)].split(batch_size):
+
+            def closure(batch=batch):
+                optimiser.zero_grad()
+                loss = loss_of(model, batch)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                return loss
+
+            losses.append(optimiser.step(closure).item())
+            schedule.step()
+    return losses
+
+
+RIGHT = [by_hand, with_loader, straight, by_closure]
 
 
 def recipe(
@@ -66,6 +90,8 @@ def recipe(
     rates=rate,
     renew=False,
     zero=True,
+    late=False,
+    sign=1,
     keep=lambda loss: loss.item(),
 ):
     def answer(model, loss_of, data, epochs, batch_size, generator):
@@ -79,7 +105,9 @@ def recipe(
                 if zero:
                     optimiser.zero_grad()
                 loss = loss_of(model, data[indices])
-                loss.backward()
+                (sign * loss).backward()
+                if late:
+                    optimiser.zero_grad(set_to_none=late == "none")
                 optimiser.step()
                 losses.append(keep(loss))
         return losses
@@ -117,6 +145,14 @@ def replaced(n, epoch, generator):
     return torch.randint(n, (n,), generator=generator)
 
 
+def own_seed(n, epoch, generator):
+    return torch.randperm(n, generator=torch.Generator().manual_seed(epoch))
+
+
+def pythons(n, epoch, generator):
+    return torch.tensor(random.Random(epoch).sample(range(n), n))
+
+
 def no_return(*args):
     by_hand(*args)
 
@@ -127,6 +163,11 @@ WRONG = {
     "batches shuffled": [recipe(of_batches)],
     "with replacement": [recipe(replaced)],
     "global random": [recipe(lambda n, epoch, generator: torch.randperm(n))],
+    "generator ignored": [recipe(own_seed), recipe(pythons)],
+    "cleared too late": [recipe(late="zero")],
+    "no backward": [recipe(late="none")],
+    "uphill": [recipe(sign=-1)],
+    "type": [recipe(keep=lambda loss: None)],
     "optimiser made again": [recipe(renew=True)],
     "rate too high": [recipe(rates=lambda s, steps: rate(s, steps, top=0.1))],
     "rate too low": [recipe(rates=lambda s, steps: rate(s, steps, top=1e-6))],
@@ -153,4 +194,12 @@ def stops(*args):
     return by_hand(*args) / 2
 
 
-UNKNOWN = [recipe(rates=zigzag), skips, stops]
+def not_at_first(n, epoch, generator):
+    return torch.randperm(n, generator=generator) if epoch else torch.arange(n)
+
+
+def noughts(loss):
+    return 0.0
+
+
+UNKNOWN = [recipe(rates=zigzag), skips, stops, recipe(not_at_first), recipe(keep=noughts)]
