@@ -161,6 +161,20 @@ def test_an_error_shows_no_traceback_of_the_library():
 # --- the table -----------------------------------------------------------------------------------
 
 
+def test_a_part_says_what_is_right_already_and_where_to_read():
+    answers = (lambda x0, eps, alpha, sigma: alpha * eps - sigma * x0,)
+    answers += (lambda v, xt, alpha, sigma: v, lambda alpha: (alpha, alpha))
+    with pytest.raises(checks.Wrong) as caught:
+        checks.v_prediction(*answers)
+    lines = str(caught.value).splitlines()
+    assert lines[2] == "Right already: `target`."
+    assert lines[-3:] == [
+        "Equation:     x_t = alpha x0 + sigma eps,   v = alpha eps - sigma x0",
+        "",
+        'Read again:   notebook 02, "One quantity in four dresses"',
+    ]
+
+
 def main(names: list[str]) -> int:
     print(
         f"{'exercise':<26}{'right':>8}{'wrong':>8}{'named':>8}{'unnamed':>9}{'median s':>10}{'most s':>8}"

@@ -50,20 +50,19 @@ class Wrong(AssertionError):
         super().__init__(reason)
         self.reason, self.cause, self.mistake = reason, cause, mistake
         self.about: About | None = None
+        self.part: Part | None = None
 
     def __str__(self) -> str:
         lines = [self.reason]
         if self.cause:
             lines += ["", f"Likely cause: {self.cause}"]
         if self.about:
+            where = self.part or self.about
             lines = [f"Exercise {self.about.number:02d} · {self.about.title}: not yet.", "", *lines]
-            if self.about.equation and "not written yet" not in self.reason:
-                lines += ["", f"Equation:     {self.about.equation}"]
-            lines += [
-                "" if not self.about.equation else None,
-                f"Read again:   {self.about.teaches}",
-            ]
-        return "\n".join(line for line in lines if line is not None)
+            if where.equation and "not written yet" not in self.reason:
+                lines += ["", f"Equation:     {where.equation}"]
+            lines += ["", f"Read again:   {where.teaches}"]
+        return "\n".join(lines)
 
     def _render_traceback_(self) -> list[str]:
         """IPython shows these lines in place of a traceback through the library."""
@@ -82,10 +81,32 @@ class About(NamedTuple):
     solved: str  # said on success
 
 
+class Part(NamedTuple):
+    """One of several answers of an exercise, with what is to be said of this one alone."""
+
+    name: str
+    check: Callable[[], None]
+    teaches: str
+    equation: str = ""
+
+
+def in_parts(*parts: Part) -> None:
+    """Checks each part; what is Wrong in one says which are right already."""
+    for i, part in enumerate(parts):
+        try:
+            part.check()
+        except Wrong as wrong:
+            wrong.part = part
+            done = " and ".join(f"`{one.name}`" for one in parts[:i])
+            if done:
+                wrong.reason = f"Right already: {done}.\n{wrong.reason}"
+            raise
+
+
 def exercise(number: int, title: str, teaches: str, equation: str = "", solved: str = ""):
     """Makes a check of a function that raises `Wrong`: guarded, timed, and with one line at the end.
 
-    teaches: 'notebook 01, "One equation"'. equation: the one to look at, in a line of text.
+    teaches: 'notebook 01, "All steps at once"'. equation: the one to look at, in a line of text.
     """
     about = About(number, title, teaches, equation, solved)
 

@@ -5,12 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion_lib.checks._core import (
-    Mistake,
-    Wrong,
-    exercise,
-    judge,
-)
+from diffusion_lib.checks._core import Mistake, Part, exercise, in_parts, judge
 from diffusion_lib.checks._words import check_embed, check_listen, check_tokenize, elsewhere
 
 # --- 18 ------------------------------------------------------------------------------------------
@@ -231,13 +226,20 @@ def words(tokenize, embed, listen) -> None:
     tokenize(prompt, vocabulary, length) -> ids, mask, both (L,); embed(ids, table, places) ->
     (B, L, D); listen(x, context, mask, query, key, value) -> (B, N, d').
     """
-    parts = {"tokenize": tokenize, "embed": embed, "listen": listen}
-    checked = (check_tokenize, check_embed, check_listen)
-    for i, (part, check) in enumerate(zip(parts.values(), checked)):
-        try:
-            check(part)
-        except Wrong as wrong:
-            done = " and ".join(f"`{name}`" for name in list(parts)[:i])
-            if done:
-                wrong.reason = f"Right already: {done}.\n{wrong.reason}"
-            raise
+    in_parts(
+        Part(
+            "tokenize", lambda: check_tokenize(tokenize), 'notebook 07, "1. Words become numbers"'
+        ),
+        Part(
+            "embed",
+            lambda: check_embed(embed),
+            'notebook 07, "2. Numbers become vectors"',
+            "x_i = E[word i] + P[i]",
+        ),
+        Part(
+            "listen",
+            lambda: check_listen(listen),
+            'notebook 07, "3. Pixels ask words"',
+            "softmax(QKᵀ/√d + (0 where attended, -inf at padding)) V",
+        ),
+    )

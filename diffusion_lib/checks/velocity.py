@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffusion_lib.checks._core import Mistake, Wrong, as_tensor, exercise, judge
+from diffusion_lib.checks._core import Mistake, Part, Wrong, as_tensor, exercise, in_parts, judge
 from diffusion_lib.schedules import (
     Schedule,
     cosine_schedule,
@@ -82,7 +82,7 @@ STRETCH_MISTAKES = [
     21,
     "Black cannot be painted, and white neither",
     'notebook 02, "One quantity in four dresses"',
-    "v = alpha eps - sigma x0,   x0 = (alpha x_t - sigma v) / (alpha² + sigma²)",
+    "x_t = alpha x0 + sigma eps,   v = alpha eps - sigma x0",
     "An answer that can be read at every time, on a schedule that ends in pure noise.",
 )
 def v_prediction(target, to_x0, stretch) -> None:
@@ -99,9 +99,6 @@ def v_prediction(target, to_x0, stretch) -> None:
         t = torch.randint(1, schedule.T, shape[:1], generator=generator)
         t[0], t[-1] = 0, schedule.T  # where sigma is 0, and where alpha may be
         cases.append((first, second, *schedule.at(t, like=first)))
-    judge(target, cases, lambda x0, e, a, s: a * e - s * x0, TARGET_MISTAKES, name="target")
-    right = lambda v, x, a, s: (a * x - s * v) / (a**2 + s**2)  # noqa: E731
-    judge(to_x0, cases, right, INVERSE_MISTAKES, atol=2e-3, name="to_x0")
 
     def both(alpha: Tensor) -> Tensor:
         pair = stretch(alpha)
@@ -121,11 +118,27 @@ def v_prediction(target, to_x0, stretch) -> None:
         linear_schedule(200),
     ]
     stretched = lambda alpha: _stretched(alpha).float()  # noqa: E731
-    judge(
-        both,
-        [(s.alpha,) for s in schedules],
-        stretched,
-        STRETCH_MISTAKES,
-        atol=1e-3,
-        name="stretch",
+    alphas = [(s.alpha,) for s in schedules]
+    velocity = lambda x0, e, a, s: a * e - s * x0  # noqa: E731
+    inverse = lambda v, x, a, s: (a * x - s * v) / (a**2 + s**2)  # noqa: E731
+    dresses = 'notebook 02, "One quantity in four dresses"'
+    in_parts(
+        Part(
+            "target",
+            lambda: judge(target, cases, velocity, TARGET_MISTAKES, name="target"),
+            dresses,
+            "v = alpha eps - sigma x0",
+        ),
+        Part(
+            "to_x0",
+            lambda: judge(to_x0, cases, inverse, INVERSE_MISTAKES, atol=2e-3, name="to_x0"),
+            dresses,
+            "x_t = alpha x0 + sigma eps,   v = alpha eps - sigma x0",
+        ),
+        Part(
+            "stretch",
+            lambda: judge(both, alphas, stretched, STRETCH_MISTAKES, atol=1e-3, name="stretch"),
+            'notebook 01, "Why the last step must be pure noise"',
+            "alpha_0 = 1,   alpha_1 as before,   alpha_T = 0,   sigma_t² = 1 - alpha_t²",
+        ),
     )
