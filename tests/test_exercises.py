@@ -49,7 +49,9 @@ def test_it_names_a_section(check):
     assert re.fullmatch(r'notebook (\d\d), "(.+)"', check.about.teaches)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "diffusion_lib/checks").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "diffusion_lib/checks").glob("*.py")), ids=lambda p: p.name
+)
 def test_the_sections_that_checks_name_exist(path):
     for number, section in re.findall(r'notebook (\d\d), "(.+?)"', path.read_text("utf-8")):
         assert any(section in heading for heading in headings(number)), (number, section)

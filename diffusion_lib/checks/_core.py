@@ -103,16 +103,27 @@ def in_parts(*parts: Part) -> None:
             raise
 
 
-def exercise(number: int, title: str, teaches: str, equation: str = "", solved: str = ""):
+def exercise(
+    number: int,
+    title: str,
+    teaches: str,
+    equation: str = "",
+    solved: str = "",
+    devices: bool = False,
+):
     """Makes a check of a function that raises `Wrong`: guarded, timed, and with one line at the end.
 
     teaches: 'notebook 01, "All steps at once"'. equation: the one to look at, in a line of text.
+    devices: whether it uses the 'meta' device, which torch loads at its first use: in 2 seconds,
+    or in 5 from a slow disk, that are not the learner's.
     """
     about = About(number, title, teaches, equation, solved)
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(body)
         def check(*answers: Any, **named: Any) -> None:
+            if devices:
+                torch.empty(1, device="meta").sin()
             try:
                 with _as_it_was(), _time_limit(SECONDS):
                     body(*answers, **named)

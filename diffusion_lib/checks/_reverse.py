@@ -23,7 +23,7 @@ def step_of(mean=None, std=None, factor=None, beta=None, look=0):
         b = beta(a, alpha[t - 1]) if beta else 1 - (a / alpha[t - 1]) ** 2
         x = mean(xt, eps, z, b, s) if mean else xt - b / s * eps
         x = x / (factor(b, a) if factor else (1 - b).sqrt())
-        return (x + (std(b, r) if std else r * b.sqrt()) * z).to(xt.dtype)
+        return (x + (std or _root_tilde)(b, r) * z).to(xt.dtype)
 
     return stepped
 
@@ -34,6 +34,10 @@ def _one(b: Tensor, a: Tensor) -> float:
 
 def _none(b: Tensor, r: Tensor) -> float:
     return 0.0
+
+
+def _root_tilde(b: Tensor, r: Tensor) -> Tensor:
+    return r * b.sqrt()
 
 
 def _root_beta(b: Tensor, r: Tensor) -> Tensor:
@@ -87,6 +91,22 @@ STEP_MISTAKES = [
         "the mean is divided by 1 - beta_t: too much, a root is missing",
         step_of(factor=lambda b, a: 1 - b),
     ),
+    *(
+        Mistake(
+            "bracket missing",
+            "only the predicted noise is divided; the division is of the whole difference, x_t too",
+            step_of(lambda xt, eps, z, b, s: xt - b / s * eps / (1 - b).sqrt(), std, _one),
+        )
+        for std in (None, _root_beta)
+    ),
+    *(
+        Mistake(
+            "fresh noise in the bracket",
+            "the fresh noise is divided with the mean; it is added after the division",
+            step_of(std=lambda b, r, std=std: std(b, r) / (1 - b).sqrt()),
+        )
+        for std in (_root_tilde, _root_beta)
+    ),
     Mistake(
         "divided by alpha",
         "the mean is divided by alpha_t, which undoes *all* steps; this is one step. (What papers "
@@ -120,6 +140,11 @@ STEP_MISTAKES = [
         "ratio not squared",
         "beta-tilde has sigma_{t-1}² / sigma_t², both squared; your root is of the plain ratio",
         step_of(std=lambda b, r: (r * b).sqrt()),
+    ),
+    Mistake(
+        "ratio upside down",
+        "beta-tilde has sigma_{t-1}² above and sigma_t² below; yours are the other way round",
+        step_of(std=lambda b, r: b.sqrt() / r),
     ),
     Mistake(
         "no fresh noise", "this is the mean alone: no fresh noise is added", step_of(std=_none)

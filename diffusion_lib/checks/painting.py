@@ -35,7 +35,9 @@ def _guess(x: Tensor, t: Any, T: int) -> Tensor:
     return torch.tanh((0.4 + 0.6 * (1 - t)) * x + 0.5 * near + 0.2 * t)
 
 
-def _pasting(paste, invert: bool = False, before: bool = False, estimate: bool = False):
+def _pasting(
+    paste, invert: bool = False, before: bool = False, estimate: bool = False, early: bool = False
+):
     """The sampler that puts `paste(moment)` where the mask is 0; None leaves x as it is."""
 
     def painted(denoise, schedule: Schedule, x, known, mask, steps: int, noise) -> Tensor:
@@ -45,7 +47,7 @@ def _pasting(paste, invert: bool = False, before: bool = False, estimate: bool =
             at_t, at_s = ((schedule.alpha[i], schedule.sigma[i]) for i in (t, s))
             if before:
                 x = mask * x + (1 - mask) * (at_t[0] * known + at_t[1] * noise)
-            x0 = denoise(x, t)
+            x0 = denoise(x, s if early else t)
             if estimate:
                 x0 = mask * x0 + (1 - mask) * known
             eps = (x - at_t[0] * x0) / at_t[1]
@@ -78,6 +80,11 @@ INPAINTING_MISTAKES = [
         "the known picture is pasted clean at each step; the task is to paste it noised to level s, so "
         "that all of x has one noise level, as in training (here the clean paste may look well too)",
         _pasting(lambda m: m.known),
+    ),
+    Mistake(
+        "asked at s",
+        "the network is asked at time s, where x is still as noisy as at t: ask at t, then step to s",
+        _pasting(_noised, early=True),
     ),
     Mistake(
         "noised at t",

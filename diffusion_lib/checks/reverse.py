@@ -304,6 +304,7 @@ def _v_denoise(net: _Ear, case: _TimeCase, shift: int = 0) -> Tensor:
     'notebook 03, "Time becomes a pattern"',
     "net(x_t, t - 1), in training and in sampling",
     "The network hears 0…T-1, whoever asks.",
+    devices=True,
 )
 def network_time(answer) -> None:
     """answer(net, schedule) has loss(x0, t, eps) -> scalar and denoise(x, t) -> x0; net tells v."""

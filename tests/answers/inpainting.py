@@ -99,6 +99,12 @@ def at_t(alpha, sigma, t, s, known, noise):
     return alpha[t] * known + sigma[t] * noise
 
 
+def asks_ahead(denoise, schedule, x, known, mask, steps, noise):
+    few = schedule.timesteps(steps)
+    after = dict(zip(few, few[1:]))
+    return plain(lambda x, t: denoise(x, after[t]), schedule, x, known, mask, steps, noise)
+
+
 def inverted(denoise, schedule, x, known, mask, steps, noise):
     return plain(denoise, schedule, x, known, 1 - mask, steps, noise)
 
@@ -190,6 +196,7 @@ WRONG = {
     "only at the end": [as_reported, pasted_after_the_loop],
     "nothing pasted": [forgotten],
     "clean at each step": [clean],
+    "asked at s": [asks_ahead],
     "noised at t": [at_t],
     "mask inverted": [inverted],
     "left noisy at the end": [noisy_end],

@@ -145,6 +145,31 @@ def ratio_not_squared(xt, t, eps, z, schedule):
     return textbook(xt, t, eps, 0 * z, schedule) + (ratio * b).sqrt() * z
 
 
+def ratio_upside_down(xt, t, eps, z, schedule):
+    ratio, b = schedule.sigma[t] / schedule.sigma[t - 1], betas(schedule)[t].item()
+    return textbook(xt, t, eps, 0 * z, schedule) + ratio * math.sqrt(b) * z
+
+
+def bracket_missing(xt, t, eps, z, schedule):
+    b = betas(schedule)[t].item()
+    return xt - b / schedule.sigma[t] * eps / math.sqrt(1 - b) + tilde(t, schedule) * z
+
+
+def bracket_missing_and_root_beta(xt, t, eps, z, schedule):
+    b = betas(schedule)[t].item()
+    return xt - b / schedule.sigma[t] * eps / math.sqrt(1 - b) + math.sqrt(b) * z
+
+
+def all_in_the_bracket(xt, t, eps, z, schedule):
+    b = betas(schedule)[t].item()
+    return (xt - b / schedule.sigma[t] * eps + tilde(t, schedule) * z) / math.sqrt(1 - b)
+
+
+def root_beta_in_the_bracket(xt, t, eps, z, schedule):
+    b = betas(schedule)[t].item()
+    return (xt - b / schedule.sigma[t] * eps + math.sqrt(b) * z) / math.sqrt(1 - b)
+
+
 def mean_alone(xt, t, eps, z, schedule):
     return textbook(xt, t, eps, torch.zeros_like(z), schedule)
 
@@ -197,6 +222,9 @@ WRONG = {
     "no factor": [no_factor],
     "factor upside down": [shrinks],
     "no root in the factor": [divides_by_retention],
+    "bracket missing": [bracket_missing, bracket_missing_and_root_beta],
+    "fresh noise in the bracket": [all_in_the_bracket, root_beta_in_the_bracket],
+    "ratio upside down": [ratio_upside_down],
     "divided by alpha": [confuses_alphas],
     "variance below the fraction": [no_root_below],
     "beta alone": [nothing_below],
