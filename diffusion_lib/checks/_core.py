@@ -228,8 +228,7 @@ def call(answer: Callable, *args: Any, name: str | None = None, **named: Any) ->
     Where a torch.Generator is handed in, the answer may not draw global random numbers.
     """
     name = name or getattr(answer, "__name__", type(answer).__name__)
-    if not callable(answer):
-        raise Wrong(f"I need your function itself, and got {_kind(answer)}.")
+    _need_function(answer)
     inputs = _inputs(answer, args, named)
     before = {label: _snapshot(value) for label, value in inputs.items()}
     given = any(isinstance(v, torch.Generator) for v in inputs.values())
@@ -259,6 +258,11 @@ def call(answer: Callable, *args: Any, name: str | None = None, **named: Any) ->
             mistake="global random",
         )
     return result
+
+
+def _need_function(answer: Any) -> None:
+    if not callable(answer):
+        raise Wrong(f"I need your function itself, and got {_kind(answer)}.")
 
 
 def _inputs(answer: Callable, args: tuple, named: dict) -> dict[str, Any]:
@@ -400,11 +404,12 @@ def judge(
     mistakes: Sequence[Mistake] = (),
     atol: float = 1e-4,
     name: str | None = None,
+    rows: Sequence[str] = (),
 ) -> None:
     """Compares answer(*case) with right(*case) on every case. Raises Wrong for the first that differs.
 
     A mistake is named only if it gives the learner's results on *every* case, so choose cases on
-    which right answer and mistakes all differ.
+    which right answer and mistakes all differ. rows: what the first axis holds, for the message.
     """
     name = name or getattr(answer, "__name__", "your answer")
     got = [as_tensor(call(answer, *copy_of(case), name=name), name) for case in cases]
@@ -413,13 +418,42 @@ def judge(
     if not wrong:
         return
     first = wrong[0]
-    reason = difference(got[first], want[first], atol, name)
+    reason = difference(got[first], want[first], atol, name, rows)
     inputs = _inputs(answer, cases[first], {})
     reason += f"\n    It was called with {describe(inputs)}."
     for mistake in mistakes:
         if all(_gives(mistake, case, g, atol) for case, g in zip(cases, got)):
             raise Wrong(reason, mistake.cause, mistake.name)
     raise Wrong(f"{reason}\n    It is wrong in a way that I do not recognise.")
+
+
+def judge_schedule(
+    answer: Callable,
+    cases: Sequence[tuple],
+    right: Callable[..., Tensor],
+    mistakes: Sequence[Mistake],
+    name: str,
+    atol: float = 1e-4,
+) -> None:
+    """`judge` of an answer that returns alpha and sigma; right and mistakes give both as (2, T+1)."""
+    _need_function(answer)
+
+    @functools.wraps(answer)
+    def stacked(*case: Any) -> Tensor:
+        pair = answer(*case)
+        if pair is None:
+            return as_tensor(pair, name)
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise Wrong(f"`{name}` should return two tensors: return alpha, sigma", mistake="type")
+        alpha, sigma = (as_tensor(one, name, "two tensors, alpha and sigma") for one in pair)
+        if alpha.shape != sigma.shape:
+            raise Wrong(
+                f"`{name}` returned alpha of shape {tuple(alpha.shape)} and sigma of shape "
+                f"{tuple(sigma.shape)}: both have one number for each time, 0 included."
+            )
+        return torch.stack([alpha, sigma])
+
+    judge(stacked, cases, right, mistakes, atol, name, rows=("alpha", "sigma"))
 
 
 def _gives(mistake: Mistake, case: tuple, got: Tensor, atol: float) -> bool:
@@ -449,8 +483,17 @@ def fine(got: Tensor, want: Tensor, atol: float = 1e-4) -> bool:
     return close(got, want, atol)
 
 
-def difference(got: Tensor, want: Tensor, atol: float = 1e-4, name: str = "your answer") -> str:
+def difference(
+    got: Tensor,
+    want: Tensor,
+    atol: float = 1e-4,
+    name: str = "your answer",
+    rows: Sequence[str] = (),
+) -> str:
     """What is wrong with `got`, in words: shape, dtype, NaN, or the first entry that differs."""
+    if rows and got.shape != want.shape and len(got) == len(want):
+        both, shape = " and ".join(rows), tuple(got.shape[1:])
+        return f"`{name}` returned {both} of shape {shape}, expected {tuple(want.shape[1:])}."
     if got.shape != want.shape:
         return f"`{name}` returned shape {tuple(got.shape)}, expected {tuple(want.shape)}."
     if want.is_floating_point() and got.dtype not in (torch.float32, torch.float64):
@@ -462,6 +505,8 @@ def difference(got: Tensor, want: Tensor, atol: float = 1e-4, name: str = "your 
     count = int(off.sum())
     index = tuple(off.nonzero()[0].tolist()) if off.ndim else ()
     where = f"entry {list(index)}" if index else "the number"
+    if rows:
+        where = f"{rows[index[0]]}{list(index[1:])}"
     yours, expected = got[index].item(), want[index].item()
     text = f"{count} of {off.numel()} entries differ. " if off.numel() > 1 else ""
     if got.isnan().any() and not want.isnan().any():

@@ -166,7 +166,7 @@ def _accepts(pair: Callable, prompt: str, length: int, mistake: str, cause: str)
         raise Wrong(said, cause, mistake) from None
     if not torch.equal(result, want):
         raise Wrong(
-            f"{difference(result, want, name='tokenize')} (Row 0 are the ids, row 1 is the mask.)\n"
+            f"{difference(result, want, name='tokenize', rows=('ids', 'mask'))}\n"
             f"    It was called with the prompt {prompt!r} and length {length}.\n"
             "    It is wrong in a way that I do not recognise."
         )
@@ -202,7 +202,7 @@ def check_tokenize(tokenize: Callable) -> None:
         (prompt, list(VOCABULARY), length)
         for prompt, length in [("a red dragon", 8), ("a cat with a blue shield", 12)]
     ]
-    judge(pair, cases, _tokens, TOKEN_MISTAKES, name="tokenize")
+    judge(pair, cases, _tokens, TOKEN_MISTAKES, name="tokenize", rows=("ids", "mask"))
     for case in ACCEPTED:
         _accepts(pair, *case)
 

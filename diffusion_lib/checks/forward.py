@@ -5,26 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from diffusion_lib.checks._core import Mistake, Wrong, as_tensor, exercise, judge
+from diffusion_lib.checks._core import Mistake, exercise, judge, judge_schedule
 from diffusion_lib.schedules import Schedule, cosine_schedule, flow_schedule, linear_schedule
-
-
-def _stacked(answer, name: str):
-    """The answer with its pair (alpha, sigma) as one tensor (2, T+1)."""
-
-    def stacked(T: int, first: float, last: float) -> Tensor:
-        pair = answer(T, first, last)
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise Wrong(f"`{name}` should return two tensors: return alpha, sigma")
-        alpha, sigma = (as_tensor(x, name) for x in pair)
-        if alpha.shape != sigma.shape:
-            raise Wrong(
-                f"alpha has shape {tuple(alpha.shape)}, sigma {tuple(sigma.shape)}: expected "
-                f"({T + 1},) for both, T and one more for the clean picture."
-            )
-        return torch.stack([alpha, sigma])
-
-    return stacked
 
 
 def _rooted(beta: Tensor) -> Tensor:
@@ -117,9 +99,7 @@ def noise_schedule(answer) -> None:
 
     cases = [(1000, 1e-4, 0.02), (10, 0.01, 0.3), (37, 0.005, 0.1)]
     right = lambda *a: _rooted(_betas(*a)).float()  # noqa: E731
-    judge(
-        _stacked(answer, "noise_schedule"), cases, right, SCHEDULE_MISTAKES, name="noise_schedule"
-    )
+    judge_schedule(answer, cases, right, SCHEDULE_MISTAKES, "noise_schedule")
 
 
 # --- 02 ------------------------------------------------------------------------------------------
@@ -309,4 +289,4 @@ def cosine(answer) -> None:
     right = lambda T, s, cap: torch.stack(  # noqa: E731
         [(c := cosine_schedule(T, s, cap)).alpha, c.sigma]
     )
-    judge(_stacked(answer, "cosine"), cases, right, COSINE_MISTAKES, name="cosine")
+    judge_schedule(answer, cases, right, COSINE_MISTAKES, "cosine")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffusion_lib.checks._core import Mistake, Part, Wrong, as_tensor, exercise, in_parts, judge
+from diffusion_lib.checks._core import Mistake, Part, exercise, in_parts, judge, judge_schedule
 from diffusion_lib.schedules import (
     Schedule,
     cosine_schedule,
@@ -100,18 +100,6 @@ def v_prediction(target, to_x0, stretch) -> None:
         t[0], t[-1] = 0, schedule.T  # where sigma is 0, and where alpha may be
         cases.append((first, second, *schedule.at(t, like=first)))
 
-    def both(alpha: Tensor) -> Tensor:
-        pair = stretch(alpha)
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise Wrong("`stretch` should return two tensors: return alpha, sigma")
-        new, sigma = (as_tensor(one, "stretch") for one in pair)
-        if new.shape != alpha.shape or sigma.shape != alpha.shape:
-            raise Wrong(
-                f"`stretch` should return two tensors of shape {tuple(alpha.shape)}, and returned "
-                f"{tuple(new.shape)} and {tuple(sigma.shape)}."
-            )
-        return torch.stack([new, sigma])
-
     schedules: list[Schedule] = [
         linear_schedule(50),
         scaled_linear_schedule(30),
@@ -137,7 +125,9 @@ def v_prediction(target, to_x0, stretch) -> None:
         ),
         Part(
             "stretch",
-            lambda: judge(both, alphas, stretched, STRETCH_MISTAKES, atol=1e-3, name="stretch"),
+            lambda: judge_schedule(
+                stretch, alphas, stretched, STRETCH_MISTAKES, "stretch", atol=1e-3
+            ),
             'notebook 01, "Why the last step must be pure noise"',
             "alpha_0 = 1,   alpha_1 as before,   alpha_T = 0,   sigma_t² = 1 - alpha_t²",
         ),

@@ -95,6 +95,8 @@ def global_seed(T, first, last):
 
 
 WRONG = {
+    "type": [alone],
+    "none": [nothing],
     "one number": [as_in_the_repository, summed],
     "smallest beta": [from_zero],
     "no roots": [variances],
@@ -115,4 +117,12 @@ def ignores_arguments(T, first, last):
     return by_cumprod()
 
 
-UNKNOWN = [alone, nothing, exchanged, ignores_arguments]
+def too_long(T, first, last):
+    return by_cumprod(T + 1, first, last)
+
+
+def halved(T, first, last):
+    return tuple(part / 2 for part in by_cumprod(T, first, last))
+
+
+UNKNOWN = [exchanged, ignores_arguments, too_long, halved]

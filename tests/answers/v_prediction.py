@@ -165,7 +165,8 @@ WRONG = {
     "stretch: in squares": [schedule(on_the_squares)],
     "stretch: not clean": [schedule(clean_stretched_and_clamped)],
     "in place": [schedule(changes_alpha), back(changes_v)],
-    "none": [target(nothing)],
+    "none": [target(nothing), schedule(no_schedule)],
+    "type": [schedule(lambda alpha: stretch(alpha)[0])],
 }
 
 UNKNOWN = [
@@ -174,9 +175,7 @@ UNKNOWN = [
     schedule(as_reported),
     schedule(no_root),
     schedule(upside_down),
-    schedule(lambda alpha: stretch(alpha)[0]),
     schedule(clean_stretched),
-    schedule(no_schedule),
     target(lambda x0, eps, alpha, sigma: (alpha * eps - sigma * x0) / 2),
     back(lambda v, x, a, s: (a * x - s * v) / (a**2 + s**2 + 0.1)),
     back(lambda v, x, a, s: x0(v, x, a, s).flatten()),
