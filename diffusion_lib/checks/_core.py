@@ -109,20 +109,20 @@ def exercise(
     teaches: str,
     equation: str = "",
     solved: str = "",
-    devices: bool = False,
+    slow_start: bool = False,
 ):
     """Makes a check of a function that raises `Wrong`: guarded, timed, and with one line at the end.
 
     teaches: 'notebook 01, "All steps at once"'. equation: the one to look at, in a line of text.
-    devices: whether it uses the 'meta' device, which torch loads at its first use: in 2 seconds,
-    or in 5 from a slow disk, that are not the learner's.
+    slow_start: whether it needs an optimiser or the 'meta' device, which torch loads at their first
+    use: in 2 seconds, or in 5 from a slow disk, that are not the learner's.
     """
     about = About(number, title, teaches, equation, solved)
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(body)
         def check(*answers: Any, **named: Any) -> None:
-            if devices:
+            if slow_start:
                 torch.empty(1, device="meta").sin()
             try:
                 with _as_it_was(), _time_limit(SECONDS):

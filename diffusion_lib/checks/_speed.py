@@ -11,7 +11,7 @@ from diffusion_lib.denoiser import Denoiser
 from diffusion_lib.schedules import cosine_schedule
 
 
-class Watched:
+class Pictures:
     """Pictures that notice how they are asked for: one by one, or a batch from `images`."""
 
     def __init__(self, images: Tensor) -> None:
@@ -29,6 +29,8 @@ class Watched:
 
     def __getitem__(self, i: int) -> Tensor:
         self.counter += 1
+        if isinstance(i, Tensor | list) and torch.as_tensor(i).numel() != 1:
+            raise TypeError("data[…] takes the number of one picture; data.images[…] takes a row")
         return self.images[int(i)].float() / 127.5 - 1
 
 

@@ -189,7 +189,7 @@ SELF_MISTAKES = [
     'notebook 03, "Self-attention"',
     "softmax(QKᵀ/√d) V in each head, d = C/heads;   then x + (heads side by side) · out",
     "Every place has asked every other.",
-    devices=True,
+    slow_start=True,
 )
 def self_attention(answer) -> None:
     """answer(x, query, key, value, out, heads) -> x's shape. x: (B, C, H, W); matrices (C, C)."""
@@ -220,7 +220,7 @@ def self_attention(answer) -> None:
     'notebook 07, "Numbers become vectors"',
     "x_i = E[word i] + P[i],   then   softmax(QKᵀ/√d + (0 where attended, -inf at padding)) V",
     "Your painter can read, and every pixel listens.",
-    devices=True,
+    slow_start=True,
 )
 def words(tokenize, embed, listen) -> None:
     """The ear of a text-to-image model, in three functions.

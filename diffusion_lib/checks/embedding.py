@@ -98,7 +98,7 @@ MISTAKES = [
     'notebook 03, "1. Time becomes a pattern"',
     "emb(t) = [cos(w_0 t), …, cos(w_h-1 t), sin(w_0 t), …, sin(w_h-1 t)],   w_k = 10000^(-k/h)",
     "Every time has a pattern of its own.",
-    devices=True,
+    slow_start=True,
 )
 def time_embedding(answer) -> None:
     """answer(t, dim) -> (B, dim) float32. t: (B,), integers or floats; dim: even."""

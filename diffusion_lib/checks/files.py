@@ -120,6 +120,7 @@ def _is_safetensors(path: Path) -> bool:
     "The night's work is gone",
     'notebook 04, "Checkpoints: kill it, and go on"',
     solved="Whole or not at all, in one place, and nobody's code runs when it is read.",
+    slow_start=True,
 )
 def checkpoint(save, load) -> None:
     """save(path, model, step) -> the path written; load(path, model) -> step."""

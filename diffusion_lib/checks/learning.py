@@ -8,7 +8,7 @@ from torch.optim.optimizer import (
 )
 
 from diffusion_lib.checks._core import SEED, Mistake, Wrong, call, exercise, judge
-from diffusion_lib.checks._speed import Singles, Watched, reference, tiny
+from diffusion_lib.checks._speed import Pictures, Singles, reference, tiny
 
 TOP = 1e-4, 1e-2  # where the highest learning rate may lie, give or take a tenth
 EPOCHS, BATCH, N = 4, 8, 48
@@ -185,6 +185,7 @@ def _rates(rates: list[float], optimisers: list) -> None:
     "The loss goes nowhere",
     'notebook 04, "A learning rate that rises and falls"',
     solved="A new order each epoch, one optimiser, and a rate that rises and falls.",
+    slow_start=True,
 )
 def training_recipe(answer) -> None:
     """answer(model, loss_of, data, epochs, batch_size, generator) -> the losses, one a step."""
@@ -349,29 +350,44 @@ def moving_average(answer) -> None:
 @exercise(
     25,
     "The processor waits for its pictures",
-    'notebook 04, "Mixed precision"',
+    'notebook 04, "Something to learn"',
     solved="The same losses, and no picture is fetched by itself.",
+    slow_start=True,
 )
 def faster_training(answer) -> None:
     """answer(model, data, order, lr, generator) -> the losses, one for each row of `order`."""
     draws = torch.Generator().manual_seed(25)
     images = torch.randint(0, 256, (40, 3, 8, 8), generator=draws, dtype=torch.uint8)
     order = torch.stack([torch.randperm(40, generator=draws)[:8] for _ in range(8)])
-    data, model, lr = Watched(images), tiny(), 0.02
+    data, model, lr = Pictures(images), tiny(), 0.02
     generator = torch.Generator().manual_seed(3)
     torch.manual_seed(SEED)
-    with Singles(images.shape[1:]) as singles:
-        result = call(answer, model, data, order, lr, generator, name="faster_training")
+    singles = Singles(images.shape[1:])
+
+    def one_by_one() -> None:
+        count = data.singly or max(singles.cut, singles.stacked)
+        if data.singly or count > 2 * len(order):
+            raise Wrong(
+                f"{count} pictures were fetched one by one, for {order.numel()} in {len(order)} "
+                "batches.",
+                f"{'data[i]' if data.singly else 'your loop over pictures'} runs Python for every "
+                "single picture; take a whole batch out of data.images at once",
+                "one by one",
+            )
+
+    try:
+        with singles:
+            result = call(answer, model, data, order, lr, generator, name="faster_training")
+    except Wrong as wrong:
+        if wrong.mistake == "global random":  # a DataLoader draws them, and has worse faults here
+            one_by_one()
+        if "'Byte'" in wrong.reason:
+            wrong.cause = "the pictures are still uint8, 0…255: the model wants floats in [-1, 1]"
+            wrong.mistake = "uint8"
+        raise
     if result is None:
         raise Wrong("`faster_training` returned None: is a `return` missing?", mistake="none")
-    one_by_one = data.singly or max(singles.cut, singles.stacked)
-    if data.singly or one_by_one > 2 * len(order):
-        raise Wrong(
-            f"{one_by_one} pictures were fetched one by one, for {order.numel()} in {len(order)} batches.",
-            f"{'data[i]' if data.singly else 'your loop over pictures'} runs Python for every single "
-            "picture; index data.images with a whole row of `order`",
-            "one by one",
-        )
+    one_by_one()
     if not isinstance(result, Tensor | list | tuple):
         raise Wrong(
             "`faster_training` should return a tensor or a list of the losses, and returned a "
@@ -384,14 +400,14 @@ def faster_training(answer) -> None:
         raise Wrong("The losses that you return are not all numbers.", mistake="type")
     if not torch.equal(images, data.images):
         raise Wrong("The pictures were changed in place.", mistake="in place")
-    got = result if isinstance(result, Tensor) else torch.tensor([float(one) for one in result])
-    if got.requires_grad:
+    if any(isinstance(one, Tensor) and one.requires_grad for one in result):
         raise Wrong(
             "The losses hold on to their gradients, and so to all the memory of the network.",
             "keep loss.detach()",
             "gradients kept",
         )
-    got, want = got.detach().float().flatten(), reference(images, order, lr)
+    got = result if isinstance(result, Tensor) else torch.tensor([float(one) for one in result])
+    got, want = got.float().flatten().cpu(), reference(images, order, lr)
     if got.shape != want.shape:
         raise Wrong(f"{len(want)} steps should give {len(want)} losses; yours are {len(got)}.")
     if torch.allclose(got, want, atol=2e-3):  # bfloat16 included
@@ -400,6 +416,7 @@ def faster_training(answer) -> None:
     reason = f"The loss of step {first + 1}: yours {got[first]:.4f}, expected {want[first]:.4f}."
     known = {
         "nothing learned": ("the optimiser never makes a step", {"lr": 0.0}),
+        "rate ignored": ("`lr` is not handed on: AdamW's own rate is 0.001", {"lr": 1e-3}),
         "gradients pile up": ("the gradients are never cleared", {"clear": False}),
         "optimiser made again": (
             "an optimiser that is made in each step forgets its running means",

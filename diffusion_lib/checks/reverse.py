@@ -143,6 +143,13 @@ def _check_times(walks: list[tuple[int, list[int]]]) -> None:
         f"With T = {T} your loop asked for steps at t = {_row(times)} ({len(times)} steps), "
         f"expected {_row(list(range(T, 0, -1)))} ({T} steps)."
     )
+    if not any(times for _, times in walks):
+        raise Wrong(
+            "Your loop never calls `step`.",
+            "the range of times is empty: range(T, 0) counts up; to count down it takes a third "
+            "number, -1",
+            "no step",
+        )
     for name, cause, wrong in LOOPS:
         if all(times == list(wrong(T)) for T, times in walks):
             raise Wrong(reason, cause, name)
@@ -158,6 +165,14 @@ def _check_path(T: int, x: Tensor, asked: list[_Asked], end: Tensor) -> None:
             "not handed on",
         )
     here = x
+    start = asked[0].x
+    if not close(start, x):
+        reason = f"The first step, at t = {T}, was not given the x that your loop was given. "
+        reason += difference(start, x, name="x")
+        pair = torch.stack([start.flatten().double(), x.flatten().double()])
+        if start.shape == x.shape and torch.corrcoef(pair)[0, 1].abs() < 0.1:
+            raise Wrong(reason, "the walk begins from a noise of its own", "own start")
+        raise Wrong(f"{reason}\n    It is wrong in a way that I do not recognise.")
     for a in asked:
         if not close(a.x, here):
             raise Wrong(
@@ -304,7 +319,7 @@ def _v_denoise(net: _Ear, case: _TimeCase, shift: int = 0) -> Tensor:
     'notebook 03, "Time becomes a pattern"',
     "net(x_t, t - 1), in training and in sampling",
     "The network hears 0…T-1, whoever asks.",
-    devices=True,
+    slow_start=True,
 )
 def network_time(answer) -> None:
     """answer(net, schedule) has loss(x0, t, eps) -> scalar and denoise(x, t) -> x0; net tells v."""

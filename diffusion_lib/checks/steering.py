@@ -162,7 +162,7 @@ def _guidance_case(i: int, scale: float, shape: tuple, dtype=torch.float32, mask
     'notebook 06, "Guidance: listening harder"',
     "D_w(x, t, c) = D(x, t, null) + w · (D(x, t, c) - D(x, t, null))",
     "Now the prompt has a volume knob: 0 is deaf, 1 is plain, and beyond it listens harder.",
-    devices=True,
+    slow_start=True,
 )
 def guidance(answer) -> None:
     """answer(denoiser, cond, null, scale) -> denoise(x, t), as diffusion_lib.guided returns."""

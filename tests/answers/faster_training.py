@@ -87,6 +87,16 @@ def no_return(*args):
     plain(*args)
 
 
+def with_graphs(model, data, order, lr, generator):
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=lr), []
+    for indices in order:
+        losses.append(model.loss(data.images[indices].float() / 127.5 - 1, generator=generator))
+        optimiser.zero_grad()
+        losses[-1].backward()
+        optimiser.step()
+    return losses
+
+
 def draws_globally(model, data, order, lr, generator):
     return plain(model, data, order, lr, None)
 
@@ -133,12 +143,16 @@ WRONG = {
         from_loader(lambda data: TensorDataset(data.images)),
     ],
     "optimiser made again": [renews],
+    "rate ignored": [
+        lambda model, data, order, lr, generator: plain(model, data, order, 1e-3, generator)
+    ],
+    "uint8": [loop(lambda data, i: data.images[i])],
     "type": [as_a_generator, lambda *args: "fast", lambda *args: [None] * 8],
     "unscaled": [loop(lambda data, i: data.images[i].float())],
     "0 to 1": [loop(lambda data, i: data.images[i] / 255)],
     "gradients pile up": [loop(clear=False)],
     "nothing learned": [loop(step=False)],
-    "gradients kept": [loop(keep=lambda loss: loss)],
+    "gradients kept": [with_graphs, loop(keep=lambda loss: loss)],
     "none": [no_return],
     "global random": [draws_globally],
 }

@@ -151,7 +151,19 @@ def a_film(step, x, T, generator):
     return film
 
 
+def own_start(step, x, T, generator):
+    return plain(step, torch.randn(x.shape, generator=generator).to(x), T, generator)
+
+
+def counts_up_from_the_top(step, x, T, generator):
+    for t in range(T, 0):
+        x = step(x, t, torch.randn(x.shape, generator=generator))
+    return x
+
+
 WRONG = {
+    "own start": [own_start],
+    "no step": [counts_up_from_the_top],
     "forwards": [the_starter, as_in_the_repository, forwards_without_noise_at_the_end],
     "counts from T - 1": [zero_based, zero_based_and_noisy],
     "begins late": [begins_late],

@@ -239,6 +239,18 @@ class SilentSetter(IdentityOrConv):
         self.c_out = c_out
 
 
+class OnlyRaises(IdentityOrConv):
+    def set_out_channels(self, c_out):
+        raise NotImplementedError
+
+
+class HalfASetter(IdentityOrConv):
+    def set_out_channels(self, c_out):
+        self.body[2] = nn.Conv2d(self.c_in, c_out, 3, padding=1)
+        self.body[5] = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.shortcut = nn.Conv2d(self.c_in, c_out, 1)
+
+
 class InPlace(IdentityOrConv):
     def forward(self, x):
         h = self.body(x)
@@ -275,6 +287,8 @@ WRONG = {
     "always there": [AlwaysThere, AlwaysThereButUnused],
     "3x3": [ThreeByThree],
     "setter": [OldSetter, SilentSetter],
+    "only raises": [OnlyRaises],
+    "half a setter": [HalfASetter],
     "in place": [InPlace],
     "none": [Nothing],
     "type": [AList, a_function],
