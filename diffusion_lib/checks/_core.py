@@ -157,6 +157,12 @@ def _as_it_was() -> Iterator[None]:
     grad, threads = torch.is_grad_enabled(), torch.get_num_threads()
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     seed = torch.initial_seed()
+    if not grad:
+        raise Wrong(
+            "Gradients are switched off in this session already. If your code did it, use `with "
+            "torch.no_grad():` instead of torch.set_grad_enabled(False), and restart the kernel.",
+            mistake="grad mode",
+        )
     torch.manual_seed(SEED)
     try:
         yield
@@ -529,14 +535,15 @@ def on_another_device(answer: Callable, *args: Any, name: str | None = None, **n
         device = result.device.type if isinstance(result, Tensor) else "meta"
     except Exception as error:
         raise Wrong(
-            f"`{name}` works on the CPU only: with its inputs on another device it stopped with "
+            f"`{name}` works on the CPU only: with its inputs on another device ('meta', which stands "
+            "for a GPU) it stopped with "
             f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            "a tensor that you make yourself lies on the CPU; give it `device=x.device`",
+            "a tensor that you make yourself lies on the CPU: make it where the input lies, by `device=`",
             "device",
         ) from error
     if device != "meta":
         raise Wrong(
             f"`{name}` was given tensors on another device and returned one on the {device}.",
-            "a tensor that you make yourself lies on the CPU; give it `device=x.device`",
+            "a tensor that you make yourself lies on the CPU: make it where the input lies, by `device=`",
             "device",
         )

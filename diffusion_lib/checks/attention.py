@@ -139,6 +139,19 @@ SELF_MISTAKES = [
         "the channels are dealt to the heads like cards; each head owns a block of neighbours",
         _attention(split=_split_interleaved, joined=_joined_interleaved),
     ),
+    Mistake(
+        "interleaved heads",
+        "the channels are dealt to the heads like cards; each head owns a block of neighbours",
+        _attention(split=_split_interleaved),
+    ),
+    Mistake(
+        "heads ask each other",
+        "the heads of one pixel ask each other, and no pixel another: move the heads' axis in front of "
+        "the tokens'",
+        _attention(
+            split=lambda t, heads: t.unflatten(2, (heads, -1)), joined=lambda t: t.flatten(2)
+        ),
+    ),
     Mistake("bare reshape", _BARE + " and out", _attention(rows=_bare_rows, folded=_bare_fold)),
     Mistake("bare reshape", _BARE, _attention(rows=_bare_rows)),
     Mistake("bare reshape", _BARE.replace("way in", "way out"), _attention(folded=_bare_fold)),
@@ -164,6 +177,11 @@ SELF_MISTAKES = [
         "weights transposed",
         "the matrices are used transposed, as nn.Linear stores them; here it is tokens @ matrix",
         _attention(matrices=lambda q, k, v, o: (q.T, k.T, v.T, o.T)),
+    ),
+    Mistake(
+        "weights transposed",
+        "query, key and value are used transposed, as nn.Linear stores them; here it is tokens @ matrix",
+        _attention(matrices=lambda q, k, v, o: (q.T, k.T, v.T, o)),
     ),
     Mistake(
         "query and key exchanged",

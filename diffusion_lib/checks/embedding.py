@@ -1,11 +1,20 @@
 """The check of the time embedding."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from diffusion_lib.checks._core import Mistake, as_tensor, call, exercise, judge, on_another_device
+from diffusion_lib.checks._core import (
+    Mistake,
+    Wrong,
+    as_tensor,
+    call,
+    exercise,
+    judge,
+    on_another_device,
+)
 from diffusion_lib.layers import timestep_embedding
 
 
@@ -40,16 +49,16 @@ def _interleaved_sine_first(t: Tensor, dim: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
-def _over_dim(t: Tensor, dim: int) -> Tensor:
-    rates = torch.exp(-math.log(10_000) * torch.arange(dim // 2) / dim)
-    angles = t.float()[:, None] * rates
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+def _with_rates(rates: Callable[[Tensor, int], Tensor]) -> Callable[[Tensor, int], Tensor]:
+    def answer(t: Tensor, dim: int) -> Tensor:
+        angles = t.float()[:, None] * rates(torch.arange(dim // 2).float(), dim // 2)
+        return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+    return answer
 
 
-def _growing(t: Tensor, dim: int) -> Tensor:
-    rates = torch.exp(math.log(10_000) * torch.arange(dim // 2) / (dim // 2))
-    angles = t.float()[:, None] * rates
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+_growing = _with_rates(lambda k, half: torch.exp(math.log(10_000) * k / half))
+_over_dim = _with_rates(lambda k, half: 10_000.0 ** (-k / (2 * half)))
 
 
 def _cosines(t: Tensor, dim: int) -> Tensor:
@@ -75,8 +84,24 @@ MISTAKES = [
         "dim/2",
         _embedded(last=1),
     ),
-    Mistake("over dim", "the exponent is k/(dim/2), not k/dim: your hands are too fast", _over_dim),
-    Mistake("growing", "the rates must fall, from 1 towards 1/10000; yours grow", _growing),
+    Mistake(
+        "over dim", "the exponent is k/(dim/2), not k/dim: your rates fall too slowly", _over_dim
+    ),
+    Mistake(
+        "growing",
+        "the rates must fall, from 1 towards 1/10000; yours grow: the exponent lacks its minus",
+        _growing,
+    ),
+    Mistake(
+        "exponent without brackets",
+        "10000 ** -k / h is (10000 ** -k) / h: put brackets around -k / h",
+        _with_rates(lambda k, half: 10_000.0**-k / half),
+    ),
+    Mistake(
+        "whole rates",
+        "the rates are rounded to whole numbers, 1 and then 0: keep them floating-point",
+        _with_rates(lambda k, half: (k == 0).float()),
+    ),
     Mistake(
         "full turns",
         "you multiply by 2 pi: the angle is the rate times t itself",
@@ -111,6 +136,12 @@ def time_embedding(answer) -> None:
     result = as_tensor(
         call(answer, cases[0][0].double(), 16, name="time_embedding"), "time_embedding"
     )
+    if result.dtype != torch.float32:
+        raise Wrong(
+            f"For times in float64 `time_embedding` returned {result.dtype}, expected torch.float32.",
+            "the times' dtype is handed on: make them float32 first",
+            "dtype",
+        )
     want = timestep_embedding(cases[0][0], 16)
     judge(lambda t, dim: result, [(cases[0][0], 16)], lambda t, dim: want, atol=2e-4)
     on_another_device(answer, torch.tensor([1, 2]), 8, name="time_embedding")

@@ -316,6 +316,16 @@ def dataset(answer) -> None:
                 "a picture shares its memory with what you keep: hand out a new one each time",
                 "shared memory",
             )
+        np.save(folder / "single.npy", labels.astype(np.float32))
+        data = call(answer, files[0], folder / "single.npy", name="dataset")
+        label = _get(data, 1)[1]
+        label.add_(1)
+        if not close(_get(data, 1)[1], label - 1):
+            raise Wrong(
+                "Changing a label that the data set gave out changes the data set itself.",
+                "a label shares its memory with what you keep: hand out a new one each time",
+                "shared memory",
+            )
         _out_of_range(data)
         np.save(folder / "short.npy", labels[:4])
         _refused(
@@ -359,7 +369,13 @@ def _item(pair: tuple, pictures: np.ndarray, labels: np.ndarray, i: int) -> None
             "whole numbers cannot say 0.4 of a spell: keep them floating-point",
             "whole numbers",
         )
-    if not close(label, want_label) or label.dtype != torch.float32:
+    if close(label, want_label) and label.dtype != torch.float32:
+        raise Wrong(
+            f"The label of item {i} has the right numbers, in {label.dtype}; expected torch.float32, in "
+            "which the network computes.",
+            mistake="label's dtype",
+        )
+    if not close(label, want_label):
         rounded = close(label, want_label.round()) or close(label, want_label.floor())
         raise Wrong(
             f"The label of item {i} is {label.tolist()}, {label.dtype}; expected {want_label.tolist()}, "
@@ -407,6 +423,6 @@ def _refused(answer: Callable, files: tuple, what: str, mistake: str, cause: str
         return
     except Exception as error:
         raise Wrong(
-            f"For {what} you raise {type(error).__name__}; expected ValueError.", cause, mistake
+            f"For {what} you raise {type(error).__name__}; expected ValueError.", mistake=mistake
         ) from None
     raise Wrong(f"You accept {what}; expected ValueError.", cause, mistake)

@@ -45,6 +45,14 @@ def _not_cumulated(T: int, first: float, last: float) -> Tensor:
     return torch.stack([alpha2.sqrt(), (1 - alpha2).sqrt()])
 
 
+def _sigma_of_beta(right: Tensor) -> Tensor:
+    """alpha as it is; sigma as the root of each step's own beta."""
+    alpha2 = right[0] ** 2
+    beta = 1 - alpha2[1:] / alpha2[:-1]
+    return torch.stack([right[0], torch.cat([torch.zeros(1), beta.sqrt()])])
+
+
+_SIGMA = "sigma is the root of 1 - alpha², the noise of all steps so far, not the root of beta"
 _ONE = "the logarithms are summed to one number; each step needs its own sum of those up to it"
 
 SCHEDULE_MISTAKES = [
@@ -62,6 +70,7 @@ SCHEDULE_MISTAKES = [
         "these are alpha² and sigma², the shares of the *variance*; alpha and sigma are their roots",
         lambda *a: _rooted(_betas(*a)) ** 2,
     ),
+    Mistake("sigma of beta", _SIGMA, lambda *a: _sigma_of_beta(_rooted(_betas(*a)))),
     Mistake("sigma squared", "sigma is the root of 1 - alpha²", _sigma_squared),
     Mistake(
         "no clean index",
@@ -225,6 +234,17 @@ def _capped_below(T: int, s: float, cap: float) -> Tensor:
 
 
 COSINE_MISTAKES = [
+    Mistake(
+        "cap fixed",
+        "your cap is 0.999 always; take the `cap` that you are given",
+        lambda T, s, cap: _capped(_curve(T, s), 0.999),
+    ),
+    Mistake(
+        "offset fixed",
+        "your offset is 0.008 always; take the `s` that you are given",
+        lambda T, s, cap: _capped(_curve(T, 0.008), cap),
+    ),
+    Mistake("sigma of beta", _SIGMA, lambda T, s, cap: _sigma_of_beta(_capped(_curve(T, s), cap))),
     Mistake(
         "no cap",
         "the last beta is 1, so alpha_T is 0 and a network that predicts noise is divided by it: "

@@ -7,10 +7,10 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from diffusion_lib.checks._core import SEED, Mistake, Wrong, call, exercise, judge
+from diffusion_lib.checks._core import SEED, Mistake, Part, Wrong, call, exercise, in_parts, judge
 from diffusion_lib.checks._speed import Pictures, Singles, reference, tiny
 
-TOP = 1e-4, 1e-2  # where the highest learning rate may lie, give or take a tenth
+TOP = 2e-3, 1e-2  # where the highest learning rate may lie, give or take a tenth
 EPOCHS, BATCH, N = 4, 8, 48
 
 
@@ -152,17 +152,24 @@ def _rates(rates: list[float], optimisers: list) -> None:
             "a new optimiser forgets the running means of the old one: make one, before the loop",
             "optimiser made again",
         )
+    if min(rates) < 0:
+        raise Wrong(
+            said,
+            "the rate is negative: is the warm-up longer than the run, or the fall too long?",
+            "negative rate",
+        )
     if not TOP[0] / 1.1 <= top <= TOP[1] * 1.1:
         raise Wrong(
             said,
             f"AdamW moves each weight by about the rate in each step: between {TOP[0]:g} and {TOP[1]:g} "
-            "is usual",
+            "is wanted here",
             "rate too high" if top > TOP[1] else "rate too low",
         )
     if rates[0] > top / 3 or peak == 0:
         raise Wrong(
             said,
-            "there is no warm-up: begin with a third of the highest rate at most",
+            f"there is no warm-up of steps: of these {len(rates)}, the first should have a third of the "
+            "highest rate at most, and the next ones more and more",
             "no warm-up",
         )
     if rates[-1] > top / 5:
@@ -183,7 +190,7 @@ def _rates(rates: list[float], optimisers: list) -> None:
 @exercise(
     6,
     "The loss goes nowhere",
-    'notebook 04, "A learning rate that rises and falls"',
+    'notebook 04, "The loop, by hand"',
     solved="A new order each epoch, one optimiser, and a rate that rises and falls.",
     slow_start=True,
 )
@@ -191,7 +198,13 @@ def training_recipe(answer) -> None:
     """answer(model, loss_of, data, epochs, batch_size, generator) -> the losses, one a step."""
     batches, losses, rates, optimisers, result = _watched(answer)
     _orders(batches)
-    _rates(rates, optimisers)
+    in_parts(
+        Part(
+            "the rate",
+            lambda: _rates(rates, optimisers),
+            'notebook 04, "A learning rate that rises and falls"',
+        )
+    )
     if len(rates) != len(batches):
         raise Wrong(f"The loss was asked {len(batches)} times, but {len(rates)} steps were made.")
     if result is None:

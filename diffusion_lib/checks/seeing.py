@@ -132,9 +132,9 @@ def _kept(name: str, steps: int, every: int) -> list[float]:
         "everything": [float(i) for i in range(1, steps + 1)],
         "guesses": [100.0 + i for i in _wanted(steps, every)],
         "only the last": [float(steps)],
-        "last twice": [*_wanted(steps, every), float(steps)],
-        "all the same": [float(steps)] * len(_wanted(steps, every)),
-    }[name]
+        "last twice": [float(i) for i in (*range(1, steps + 1, every), steps)],
+        "last always twice": [*_wanted(steps, every), float(steps)],
+    }.get(name, [])
 
 
 FILM_CAUSES = {
@@ -146,7 +146,9 @@ FILM_CAUSES = {
     "guesses": "these are the guesses, step.x0; the film shows step.x",
     "only the last": "only the last picture is kept",
     "last twice": "the last picture is in the film twice where `every` hits it anyway",
-    "all the same": "all frames are the same memory, which the sampler overwrites: keep copies",
+    "last always twice": "the last picture is in the film twice",
+    "all the same": "all frames are the same memory, which the sampler overwrites: copy each one while "
+    "the loop runs; afterwards it is too late",
 }
 
 
@@ -159,10 +161,18 @@ FILM_CAUSES = {
 def film(answer) -> None:
     """answer(steps, every) -> a list of x: of steps 1, 1 + every, 1 + 2 every, …, and of the last."""
     cases = [(10, 3), (9, 4), (7, 1), (3, 5), (8, 7)]
-    for reuse in (False, True):
+    for reuse in (True, False):
         got = []
         for steps, every in cases:
-            frames = call(lambda: answer(_walk(steps, reuse), every), name="film")  # noqa: B023
+            try:
+                frames = call(lambda: answer(_walk(steps, reuse), every), name="film")  # noqa: B023
+            except Wrong as wrong:
+                if isinstance(wrong.__cause__, TypeError) and "generator" in wrong.reason:
+                    wrong.cause = (
+                        "a sampler has no length and no numbers: one can only loop over it"
+                    )
+                    wrong.mistake = "not looped over"
+                raise
             if isinstance(frames, Iterator):
                 raise Wrong(
                     "`film` should return a list, and returned a generator.", mistake="type"
@@ -180,6 +190,8 @@ def film(answer) -> None:
             f"Of a walk of {steps} steps with every = {every} you kept the steps "
             f"{_said(got[i])}; expected {_said(wanted[i])}."
         )
+        if all(len(set(g)) == 1 for g in got) and any(len(g) > 1 for g in got):
+            raise Wrong(reason, FILM_CAUSES["all the same"], "all the same")
         for name, cause in FILM_CAUSES.items():
             if got == [_kept(name, *case) for case in cases]:
                 raise Wrong(reason, cause, name)
@@ -195,7 +207,7 @@ def film(answer) -> None:
     if any(frame.requires_grad for frame in frames):
         raise Wrong(
             "The frames hold on to their gradients, and so to all the memory of the network.",
-            "keep `x.detach().clone()`",
+            "a frame still hangs on the computation that made it: let go of the gradients",
             "gradients",
         )
     if list(islice(frames, 1))[0].device.type != "cpu":

@@ -101,7 +101,24 @@ def half_turn(T, s, cap):
     return from_bar(bar(T, s, math.pi), cap)
 
 
+def own_cap(T, s, cap):
+    return by_betas(T, s, 0.999)
+
+
+def own_offset(T, s, cap):
+    return by_betas(T, 0.008, cap)
+
+
+def last_noise_only(T, s, cap):
+    alpha, _ = by_betas(T, s, cap)
+    beta = 1 - (alpha[1:] / alpha[:-1]) ** 2
+    return alpha, torch.cat([torch.zeros(1), beta.sqrt()])
+
+
 WRONG = {
+    "cap fixed": [own_cap],
+    "offset fixed": [own_offset],
+    "sigma of beta": [last_noise_only],
     "no cap": [uncapped],
     "not normalised": [raw],
     "no offset": [no_offset],

@@ -122,7 +122,18 @@ class Shared(Ready):
         return (self.transform(image) if self.transform else image), self.labels[i]
 
 
+class SharedLabels(Plain):
+    def __getitem__(self, i):
+        return super().__getitem__(i)[0], torch.from_numpy(self.labels[i]).float()
+
+
+class DoubleLabels(Plain):
+    def __getitem__(self, i):
+        return super().__getitem__(i)[0], torch.tensor(self.labels[i])
+
+
 WRONG = {
+    "label's dtype": [DoubleLabels],
     "undefined without a transform": [AsInTheRepository],
     "whole numbers": [WholeNumbers, Rounded],
     "channels last": [changed(lambda x: x.movedim(0, -1))],
@@ -134,7 +145,7 @@ WRONG = {
     "transform ignored": [Deaf, Wasted],
     "no pair": [Unequal],
     "pickle": [Trusting],
-    "shared memory": [Shared],
+    "shared memory": [Shared, SharedLabels],
 }
 
 

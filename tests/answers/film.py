@@ -97,6 +97,28 @@ def with_gradients(steps, every):
     return few if few[-1] is frames[-1] else [*few, frames[-1]]
 
 
+def copied_too_late(steps, every):
+    every_step = list(steps)
+    return [step.x.clone() for step in [*every_step[:-1:every], every_step[-1]]]
+
+
+def as_shipped(steps, every):
+    return [step.x for i, step in enumerate(steps) if i % every == 0]
+
+
+def end_appended(steps, every):
+    frames = [step.x.detach().clone() for step in steps]
+    return [*frames[::every], frames[-1]]
+
+
+def by_length(steps, every):
+    return [step.x.clone() for i, step in enumerate(steps) if i % every == 0 or i == len(steps) - 1]
+
+
+def sliced(steps, every):
+    return [step.x.clone() for step in steps[::every]]
+
+
 def generator(steps, every):
     yield from with_enumerate(steps, every)
 
@@ -109,8 +131,10 @@ WRONG = {
     "everything": [everything],
     "guesses": [guesses],
     "only the last": [just_the_end],
-    "last twice": [end_always],
-    "all the same": [not_copied],
+    "last twice": [end_appended],
+    "last always twice": [end_always],
+    "not looped over": [by_length, sliced],
+    "all the same": [not_copied, copied_too_late, as_shipped],
     "gradients": [with_gradients],
     "none": [lambda steps, every: None],
     "type": [generator],

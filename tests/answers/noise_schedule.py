@@ -94,7 +94,13 @@ def global_seed(T, first, last):
     return by_cumprod(T, first, last)
 
 
+def sigma_of_one_step(T, first, last):
+    beta = torch.cat([torch.zeros(1), torch.linspace(first, last, T)])
+    return (1 - beta).cumprod(0).sqrt(), beta.sqrt()
+
+
 WRONG = {
+    "sigma of beta": [sigma_of_one_step],
     "type": [alone],
     "none": [nothing],
     "one number": [as_in_the_repository, summed],

@@ -193,7 +193,27 @@ def seeds(*a):
     return by_library(*a)
 
 
+def heads_among_themselves(x, query, key, value, out, heads):
+    t = x.flatten(2).mT
+    q, k, v = ((t @ m).reshape(*t.shape[:2], heads, -1) for m in (query, key, value))
+    return x + (F.scaled_dot_product_attention(q, k, v).flatten(2) @ out).mT.reshape(x.shape)
+
+
+def every_other_channel(x, query, key, value, out, heads):
+    t = x.flatten(2).mT
+    q, k, v = (
+        (t @ m).reshape(*t.shape[:2], -1, heads).permute(0, 3, 1, 2) for m in (query, key, value)
+    )
+    h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return x + (h @ out).mT.reshape(x.shape)
+
+
+def three_as_linear(x, query, key, value, out, heads):
+    return by_library(x, query.T, key.T, value.T, out, heads)
+
+
 WRONG = {
+    "heads ask each other": [heads_among_themselves],
     "nobody asks": [starter],
     "not scaled": [not_scaled],
     "root missing": [root_missing],
@@ -202,14 +222,14 @@ WRONG = {
     "wrong axis": [wrong_axis],
     "softmax over heads": [over_heads],
     "no softmax": [no_softmax],
-    "interleaved heads": [interleaved],
+    "interleaved heads": [interleaved, every_other_channel],
     "bare reshape": [bare, bare_in, bare_out],
     "heads not split": [bare_heads, bare_heads_both],
     "heads not joined": [not_joined],
     "height and width": [sideways],
     "residual missing": [no_residual],
     "one head": [one_head],
-    "weights transposed": [as_linear],
+    "weights transposed": [as_linear, three_as_linear],
     "query and key exchanged": [exchanged],
     "out missing": [no_out],
     "value missing": [no_value],

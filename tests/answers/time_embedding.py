@@ -160,7 +160,24 @@ def cosines_twice(t, dim):
     return torch.cat([cos, cos], 1)
 
 
+def without_brackets(t, dim):
+    half = dim // 2
+    return torch.cat(parts(t, 10_000.0 ** -torch.arange(half) / half), 1)
+
+
+def whole_rates(t, dim):
+    return torch.cat(parts(t, rates_of(dim).long()), 1)
+
+
+def keeps_double(t, dim):
+    angles = t[:, None] * rates_of(dim).to(t.device)
+    return torch.cat([angles.cos(), angles.sin()], 1)
+
+
 WRONG = {
+    "exponent without brackets": [without_brackets],
+    "whole rates": [whole_rates],
+    "dtype": [keeps_double],
     "sine first": [sine_first],
     "interleaved": [interleaved, interleaved_cosine_first],
     "one too few": [half_minus_one],

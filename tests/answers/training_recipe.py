@@ -170,6 +170,7 @@ WRONG = {
     "type": [recipe(keep=lambda loss: None)],
     "optimiser made again": [recipe(renew=True)],
     "rate too high": [recipe(rates=lambda s, steps: rate(s, steps, top=0.1))],
+    "negative rate": [recipe(rates=lambda s, steps: 2e-3 * min((s + 1) / 5, 1 - s / 15))],
     "rate too low": [recipe(rates=lambda s, steps: rate(s, steps, top=1e-6))],
     "no warm-up": [recipe(rates=lambda s, steps: rate(s, steps, warmup=1))],
     "no decay": [recipe(rates=lambda s, steps: 2e-3 * min(1, (s + 1) / 5))],
