@@ -10,6 +10,7 @@ import ctypes
 import functools
 import inspect
 import linecache
+import os
 import random
 import sysconfig
 import threading
@@ -133,7 +134,8 @@ def exercise(
             except OutOfTime:
                 wrong = Wrong(
                     f"Your code did not end within {SECONDS:.0f} seconds.",
-                    "a loop whose condition never becomes false, or one that counts the wrong way",
+                    "a loop whose condition never becomes false, one that counts the wrong way, or far too much "
+                    "work",
                     "endless",
                 )
                 wrong.about = about
@@ -156,6 +158,7 @@ def _as_it_was() -> Iterator[None]:
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     grad, threads = torch.is_grad_enabled(), torch.get_num_threads()
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    here = os.getcwd()
     seed = torch.initial_seed()
     if not grad:
         raise Wrong(
@@ -187,6 +190,7 @@ def _as_it_was() -> Iterator[None]:
                 mistake="grad mode",
             )
     finally:
+        os.chdir(here)
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
             torch.set_default_device(device)

@@ -81,7 +81,7 @@ def context_dropout(answer) -> None:
     for shape in ((4000, 5), (3000, 4, 3)):
         context = torch.randn(shape, generator=generator) + 3
         null = torch.randn((1, *shape[1:]), generator=generator) - 3
-        for p in (0.1, 0.3):
+        for p in (0.15, 0.33):
             result = _draw(answer, context, null, p, seed=1)
             _explain(result, context, null, p)
             share = _rows(result, null).float().mean().item()
@@ -110,7 +110,7 @@ def context_dropout(answer) -> None:
                 )
             if abs(share - p) > 5 * spread:
                 raise Wrong(f"{reason}\n    It is wrong in a way that I do not recognise.")
-        again, other = (_draw(answer, context, null, 0.3, seed) for seed in (1, 2))
+        again, other = (_draw(answer, context, null, 0.33, seed) for seed in (1, 2))
         if not torch.equal(again, result):
             raise Wrong(
                 "The same generator, set to the same seed, gives another result.",
@@ -142,11 +142,19 @@ def _each_by_itself(answer) -> None:
     context, null = torch.randn((batch, 5), generator=generator) + 3, torch.full((1, 5), -3.0)
     draws = [_rows(_draw(answer, context, null, p, generator), null) for _ in range(400)]
     counts = torch.stack(draws).float().sum(1)  # (400,), binomial
+    rates = torch.stack(draws).float().mean(0)  # (6,): how often each place was dropped
     if all(torch.equal(one, draws[0]) for one in draws):
         raise Wrong(
             "Batch after batch, the same pictures lose their context.",
             "the generator that you are given must move on with every draw: use it itself, no copy",
             "generator ignored",
+        )
+    if not (rates - p).abs().max() < 0.15:  # six standard errors
+        raise Wrong(
+            f"Of {len(draws)} batches, the first picture lost its context in {rates[0]:.0%}, the last in "
+            f"{rates[-1]:.0%}; each should in {p:.0%}.",
+            "where a picture stands in the batch decides; draw for each picture by itself",
+            "by its place",
         )
     if not 0.6 < counts.var().item() / (batch * p * (1 - p)) < 1.4:  # six standard errors
         raise Wrong(

@@ -43,6 +43,8 @@ def _model(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     model[1].running_mean += torch.rand(4)  # a buffer: no parameter, but part of the model
+    model[1].running_var += torch.rand(4)
+    model[1].num_batches_tracked += seed
     return model
 
 
@@ -78,7 +80,7 @@ def _watching(target: Path) -> Iterator[list[str]]:
             source = Path(first).absolute()
             there = _is_safetensors(source) and _is_safetensors(target)
             seen.append("whole" if there else "cut")
-            if not source.is_relative_to(target.parent):
+            if target.parent.resolve() not in source.resolve().parents:
                 seen.append("afar")
 
     def watched(name: str, function: Callable) -> Callable:
@@ -211,7 +213,7 @@ def _written(written: Any, path: Path) -> None:
             "the file must have the very name that it is asked for",
             "other name",
         )
-    if written is None or Path(written).absolute() != path:
+    if not isinstance(written, str | Path) or Path(written).absolute() != path:
         raise Wrong(
             f"`save` should return the path that it wrote, {path.name}, and returned {written!r}.",
             "whoever prints the name must print the right one",
@@ -332,18 +334,25 @@ def dataset(answer) -> None:
             answer, (files[0], folder / "short.npy"), "6 pictures with 4 labels", "no pair",
             "compare the two lengths when the data set is made, not in the middle of an epoch",
         )  # fmt: skip
-        np.save(folder / "pickled.npy", np.array([{"a": 1}] * 6, dtype=object), allow_pickle=True)
+        np.save(folder / "long.npy", np.eye(5)[[0] * 8])
         _refused(
-            answer, (folder / "pickled.npy", files[1]), "a file with a pickle in it", "pickle",
-            "allow_pickle=True lets a file run code when it is opened",
+            answer, (files[0], folder / "long.npy"), "6 pictures with 8 labels", "no pair",
+            "compare the two lengths when the data set is made, not in the middle of an epoch",
         )  # fmt: skip
+        for i, (what, array) in enumerate((("pictures", pictures), ("labels", labels))):
+            np.save(folder / "pickled.npy", array.astype(object), allow_pickle=True)
+            pair = [*files[:i], folder / "pickled.npy", *files[i + 1 :]]
+            _refused(
+                answer, pair, f"a file of {what} with a pickle in it", "pickle",
+                "allow_pickle=True lets a file run code when it is opened",
+            )  # fmt: skip
 
 
 def _get(data: Any, i: int) -> tuple:
     try:
         pair = call(lambda: data[i], name=f"dataset[{i}]")
     except Wrong as wrong:
-        if any(kind in wrong.reason for kind in ("NameError", "UnboundLocalError")):
+        if "UnboundLocalError" in wrong.reason:
             wrong.cause = "without a transform a name is used that was never given a value"
             wrong.mistake = "undefined without a transform"
         raise
@@ -389,8 +398,8 @@ def _transformed(answer: Callable, files: tuple, pictures: np.ndarray, labels: n
     got = []
 
     def mirror(x: Tensor) -> Tensor:
-        got.append(x)
-        return x.flip(-1) * 0.5
+        got.append(x.dtype)
+        return x.flip(-1) * 3
 
     data = call(answer, *files, mirror, name="dataset")
     image = _get(data, 2)[0]
@@ -403,6 +412,15 @@ def _transformed(answer: Callable, files: tuple, pictures: np.ndarray, labels: n
         raise Wrong(
             "With a transform, an item is not the transform of the picture. It should get the "
             "finished picture, a float tensor (3, H, W) in [-1, 1]."
+        )
+    if got[0] != torch.float32:
+        raise Wrong(f"The transform got a picture in {got[0]}; expected torch.float32.")
+    data = call(answer, *files, lambda x: x.mul_(0.5), name="dataset")
+    if any(not close(_get(data, 3)[0], _right_item(pictures, labels, 3)[0] / 2) for _ in range(2)):
+        raise Wrong(
+            "A transform that changes the picture in place changes the data set itself.",
+            "a picture shares its memory with what you keep: hand out a new one each time",
+            "shared memory",
         )
 
 

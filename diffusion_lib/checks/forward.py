@@ -192,7 +192,7 @@ def forward_process(answer) -> None:
     generator = torch.Generator().manual_seed(2)
     schedules = linear_schedule(50), cosine_schedule(100), flow_schedule(20)
     cases = []
-    for schedule, shape in zip(schedules, [(4, 3, 8, 8), (5, 2), (3, 1, 4, 6)]):
+    for schedule, shape in zip(schedules, [(4, 3, 8, 8), (5, 2), (3, 4, 6)]):
         x0 = torch.rand(shape, generator=generator) * 2 - 1
         eps = torch.randn(shape, generator=generator)
         t = torch.randint(1, schedule.T, shape[:1], generator=generator)
@@ -200,10 +200,10 @@ def forward_process(answer) -> None:
         cases.append((x0, t, eps, schedule))
     right = lambda x0, t, eps, schedule: schedule.add_noise(x0, t, eps)  # noqa: E731
     judge(answer, cases, right, FORWARD_MISTAKES, name="forward_process")
-    x0, _, eps, schedule = cases[0]
-    ends = torch.tensor([0, schedule.T, 0, schedule.T])
-    judge(answer, [(x0, ends, eps, schedule)], right, name="forward_process")
-    judge(answer, [(x0.double(), ends, eps.double(), schedule)], right, name="forward_process")
+    for x0, _, eps, schedule in cases:
+        ends = torch.tensor([0, schedule.T, 0, schedule.T, 1])[: len(x0)]
+        for x, e in ((x0, eps), (x0.double(), eps.double())):
+            judge(answer, [(x, ends, e, schedule)], right, name="forward_process")
 
 
 # --- 14 ------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Checks of training: the recipe, the moving average, and speed."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import (
@@ -11,7 +13,7 @@ from diffusion_lib.checks._core import SEED, Mistake, Part, Wrong, call, exercis
 from diffusion_lib.checks._speed import Pictures, Singles, reference, tiny
 
 TOP = 2e-3, 1e-2  # where the highest learning rate may lie, give or take a tenth
-EPOCHS, BATCH, N = 4, 8, 48
+RUNS = (48, 8, 4), (60, 10, 5)  # items, batch size, epochs: 24 and 30 steps
 
 
 class _Linear(nn.Module):
@@ -20,6 +22,7 @@ class _Linear(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(3))
+        self.bias = nn.Parameter(torch.zeros(1))
 
 
 def _along(a: Tensor, b: Tensor) -> bool:
@@ -56,25 +59,51 @@ def _gradient(got: Tensor | None, means: list[Tensor]) -> None:
     raise Wrong(f"{reason}. It is wrong in a way that I do not recognise.")
 
 
-def _watched(answer, seed: int = 6) -> tuple[list, list, list, list, object]:
-    """Runs the answer; returns batches (item numbers), losses, learning rates, optimisers, result."""
-    draws = torch.randn(N, 2, generator=torch.Generator().manual_seed(0))
-    data = torch.cat([torch.arange(N)[:, None], draws], dim=1).float()
+class _Run(NamedTuple):
+    """One run of a recipe, as it was seen."""
+
+    n: int
+    size: int
+    epochs: int
+    batches: list[list[int]]  # the numbers of the items
+    losses: list[float]
+    rates: list[float]
+    optimisers: list
+    result: object
+
+
+def _watched(answer, n: int, size: int, epochs: int, seed: int = 6) -> _Run:
+    draws = torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
+    data = torch.cat([torch.arange(n)[:, None], draws], dim=1).float()
+    model = _Linear()
     batches: list[list[int]] = []
     losses, rates, optimisers = [], [], []
 
     def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
         batches.append(batch[:, 0].long().tolist())
-        loss = (batch @ model.weight).mean()
+        loss = (batch @ model.weight + model.bias).mean()
         losses.append(loss.item())
         return loss
 
     def look(optimiser: torch.optim.Optimizer) -> None:
-        rates.append(float(optimiser.param_groups[0]["lr"]))
+        groups = {float(group["lr"]) for group in optimiser.param_groups}
+        if len(groups) > 1:
+            raise Wrong(
+                f"The optimiser's groups of parameters have different learning rates: {sorted(groups)}.",
+                "the rate is set in one of optimiser.param_groups only",
+                "one group's rate",
+            )
+        rates.append(groups.pop())
         if not any(optimiser is other for other in optimisers):
             optimisers.append(optimiser)
-        weights = [p for group in optimiser.param_groups for p in group["params"]]
-        _gradient(weights[0].grad, [data[b].mean(0) for b in batches])
+        weights = {id(p) for group in optimiser.param_groups for p in group["params"]}
+        if weights != {id(p) for p in model.parameters()}:
+            raise Wrong(
+                "The optimiser does not have all parameters of the model, or has others.",
+                "it takes model.parameters(), all of them",
+                "other parameters",
+            )
+        _gradient(model.weight.grad, [data[b].mean(0) for b in batches])
 
     def closure(args: tuple, named: dict) -> bool:  # then the gradient is made within step()
         return len(args) > 1 or bool(named.get("closure"))
@@ -85,30 +114,31 @@ def _watched(answer, seed: int = 6) -> tuple[list, list, list, list, object]:
     ]
     try:
         generator = torch.Generator().manual_seed(seed)
-        result = call(
-            answer, _Linear(), loss_of, data, EPOCHS, BATCH, generator, name="training_recipe"
-        )
+        result = call(answer, model, loss_of, data, epochs, size, generator, name="training_recipe")
     finally:
         for handle in handles:
             handle.remove()
-    return batches, losses, rates, optimisers, result
+    return _Run(n, size, epochs, batches, losses, rates, optimisers, result)
 
 
-def _orders(batches: list[list[int]]) -> None:
-    steps = EPOCHS * N // BATCH
+def _orders(run: _Run) -> None:
+    N, batches, steps = run.n, run.batches, run.epochs * run.n // run.size
+    asked = f"{N} items in batches of {run.size}, {run.epochs} epochs"
     if len(batches) != steps:
-        raise Wrong(
-            f"{N} items in batches of {BATCH}, {EPOCHS} epochs: {steps} steps. Yours asks for the loss "
-            f"{len(batches)} times."
-        )
+        raise Wrong(f"{asked}: {steps} steps. Yours asks for the loss {len(batches)} times.")
+    other = [len(batch) for batch in batches if len(batch) != run.size]
+    if other:
+        raise Wrong(f"{asked}: one of your batches holds {other[0]} items.", mistake="batch size")
     flat = [i for batch in batches for i in batch]
     epochs = [flat[i : i + N] for i in range(0, len(flat), N)]
-    if any(sorted(epoch) != list(range(N)) for epoch in epochs):
-        raise Wrong(
-            f"Epoch 1 shows {len(set(epochs[0]))} different items of {N}.",
-            "the items are drawn with replacement; an epoch is a permutation, each item once",
-            "with replacement",
-        )
+    for k, epoch in enumerate(epochs, 1):
+        if sorted(epoch) != list(range(N)):
+            raise Wrong(
+                f"Epoch {k} shows {len(set(epoch))} different items of {N}.",
+                "the items are drawn with replacement, or the batches overlap; an epoch is a permutation, "
+                "each item once",
+                "with replacement",
+            )
     if epochs[0] == list(range(N)) and epochs[1] == epochs[0]:
         raise Wrong(
             f"The first batch holds the items {batches[0]}, and the data come in that order always.",
@@ -130,7 +160,7 @@ def _orders(batches: list[list[int]]) -> None:
             raise Wrong(
                 f"Epoch {k + 1} repeats the order of epoch {epochs.index(epoch) + 1}; each needs a new one."
             )
-    per_epoch = N // BATCH
+    per_epoch = N // run.size
     met = [{frozenset(b) for b in batches[i : i + per_epoch]} for i in range(0, steps, per_epoch)]
     if all(one == met[0] for one in met):
         raise Wrong(
@@ -138,6 +168,15 @@ def _orders(batches: list[list[int]]) -> None:
             "the batches are shuffled, not the items in them",
             "batches shuffled",
         )
+    for k, epoch in enumerate(epochs):
+        for before in [list(range(N)), *epochs[:k]]:
+            follows = dict(zip(before, before[1:] + before[:1]))
+            if sum(follows[a] == b for a, b in zip(epoch, epoch[1:])) > N / 2:
+                raise Wrong(
+                    f"In epoch {k + 1} most items follow the same item as before.",
+                    "the order is only moved along, not shuffled",
+                    "moved along",
+                )
 
 
 def _rates(rates: list[float], optimisers: list) -> None:
@@ -196,15 +235,17 @@ def _rates(rates: list[float], optimisers: list) -> None:
 )
 def training_recipe(answer) -> None:
     """answer(model, loss_of, data, epochs, batch_size, generator) -> the losses, one a step."""
-    batches, losses, rates, optimisers, result = _watched(answer)
-    _orders(batches)
-    in_parts(
-        Part(
-            "the rate",
-            lambda: _rates(rates, optimisers),
-            'notebook 04, "A learning rate that rises and falls"',
+    for size in RUNS:
+        run = _watched(answer, *size)
+        _orders(run)
+        in_parts(
+            Part(
+                "the rate",
+                lambda: _rates(run.rates, run.optimisers),  # noqa: B023
+                'notebook 04, "A learning rate that rises and falls"',
+            )
         )
-    )
+    *_, batches, losses, rates, _, result = run
     if len(rates) != len(batches):
         raise Wrong(f"The loss was asked {len(batches)} times, but {len(rates)} steps were made.")
     if result is None:
@@ -221,7 +262,7 @@ def training_recipe(answer) -> None:
             "gradients kept",
         )
     _returned(result, losses)
-    again, other = _watched(answer)[0], _watched(answer, seed=7)[0]
+    again, other = (_watched(answer, *RUNS[-1], seed=seed).batches for seed in (6, 7))
     if again != batches or other == batches:
         raise Wrong(
             "The same generator, set to the same seed, gives another order."
@@ -253,10 +294,11 @@ def _returned(result: list | tuple, losses: list[float]) -> None:
 
 def _network(seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
-    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    for tensor in [*network.parameters(), network[1].running_mean]:
+    norm = nn.BatchNorm1d(2)
+    network = nn.Sequential(nn.Linear(3, 2), nn.Sequential(norm))
+    for tensor in [*network.parameters(), norm.running_mean, norm.running_var]:
         tensor.data.copy_(torch.randn(tensor.shape, generator=generator))
-    network[1].num_batches_tracked.fill_(seed)
+    norm.num_batches_tracked.fill_(seed)
     return network
 
 

@@ -26,7 +26,8 @@ _BLOCK = "ResidualBlock"
 def _outside(block: nn.Module) -> dict[str, Tensor]:
     """The parameters and buffers that are not the body's."""
     named = {**dict(block.named_parameters()), **dict(block.named_buffers())}
-    return {name: p for name, p in named.items() if not name.startswith("body.")}
+    inside = {id(p) for p in (*block.body.parameters(), *block.body.buffers())}
+    return {name: p for name, p in named.items() if id(p) not in inside}
 
 
 def _is_body(body: object, c_in: int, c_out: int) -> bool:
@@ -66,6 +67,14 @@ def _inspect(block: nn.Module, c_in: int, c_out: int) -> None:
                         "made in forward",
                     )
             raise Wrong(f"{reason}\n    Why it does so, I do not recognise.")
+        drawn = torch.get_rng_state()
+        third = as_tensor(call(block.train(), x, name=_BLOCK), _BLOCK)
+        if not close(first, third) or not torch.equal(drawn, torch.get_rng_state()):
+            raise Wrong(
+                f"{of} behaves otherwise in training mode, or draws random numbers there.",
+                "there is no dropout and no noise in this block: shortcut(x) + body(x), in both modes",
+                "training mode",
+            )
     theirs = _outside(block)
     if set(theirs) != existed:
         raise Wrong(
@@ -168,7 +177,10 @@ def _other_channels(block: nn.Module, x: Tensor, got: Tensor, body: Tensor, of: 
             f"{of} has these weights beside its body's: {shapes}. A 1x1 convolution has "
             f"{c_in} · {c_out} = {c_in * c_out}, and a bias for each of the {c_out} channels, or none."
         )
-    matrix = weight.detach().reshape(c_out, c_in) if weight.shape[0] == c_out else weight.detach().T
+    matrix = weight.detach().reshape([n for n in weight.shape if n > 1])
+    if matrix.ndim != 2:  # some layout of one's own
+        matrix = weight.detach().reshape(c_out, c_in)
+    matrix = matrix if matrix.shape[0] == c_out else matrix.T
     short = torch.einsum("oi,bihw->bohw", matrix, x) + bias.detach().view(-1, 1, 1)
     _compare(got, short, body, of)
 
@@ -192,10 +204,17 @@ def shortcut(answer) -> None:
                 "was, so that the shortcut alone is new."
             )
         _inspect(block, c_in, c_out)
+    one, two = (call(answer, 8, 16, name=_BLOCK) for _ in range(2))
+    if {p.data_ptr() for p in one.parameters()} & {p.data_ptr() for p in two.parameters()}:
+        raise Wrong(
+            f"Two blocks, both {_BLOCK}(8, 16), share weights.",
+            "the shortcut belongs to the class, or to a table of all blocks; each block needs its own",
+            "shared weights",
+        )
     if not hasattr(answer, "set_out_channels"):
         return
-    for c_out in (24, 8):
-        block = call(answer, 8, 16, name=_BLOCK)
+    for first, c_out in ((16, 24), (16, 8), (8, 16)):
+        block = call(answer, 8, first, name=_BLOCK)
         try:
             call(block.set_out_channels, c_out, name="set_out_channels")
         except Wrong as wrong:
@@ -203,8 +222,8 @@ def shortcut(answer) -> None:
                 wrong.reason = "`set_out_channels` is there, and only raises an error."
                 wrong.cause, wrong.mistake = "delete it, or make it work", "only raises"
             raise
-        after = f"After {_BLOCK}(8, 16).set_out_channels({c_out}): "
-        if _is_body(block.body, 8, 16):
+        after = f"After {_BLOCK}(8, {first}).set_out_channels({c_out}): "
+        if _is_body(block.body, 8, first):
             with torch.no_grad():
                 channels = block.eval()(torch.ones(1, 8, 4, 4)).shape[1]
             raise Wrong(

@@ -5,6 +5,7 @@ The usual wrong answers are in `_reverse.py`.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,7 +83,7 @@ def _recorded_loop(answer, x: Tensor, T: int, seed: int) -> tuple[list[_Asked], 
             t = t.flatten()[0]
         if isinstance(t, Tensor) and t.numel() == 1:
             t = t.item()
-        if not isinstance(t, int | float) or t != int(t):
+        if not isinstance(t, int | float | np.integer) or t != int(t):
             raise Wrong(f"`step` takes one whole number as time; your loop gave it t = {t}.")
         if not isinstance(x, Tensor):
             raise Wrong(f"`step` takes a tensor as x; your loop gave it {type(x).__name__}.")
@@ -133,6 +134,7 @@ def sampling_loop(answer) -> None:
     asked, end = _recorded_loop(answer, wide, 1, seed=7)
     if len(asked) != 1 or asked[0].t != 1 or asked[0].z.any():
         raise Wrong("With T = 1 there is one step, at t = 1, and its noise is 0; yours is not so.")
+    _check_path(1, wide, asked, end)
 
 
 def _check_times(walks: list[tuple[int, list[int]]]) -> None:
@@ -158,7 +160,7 @@ def _check_times(walks: list[tuple[int, list[int]]]) -> None:
 
 def _check_path(T: int, x: Tensor, asked: list[_Asked], end: Tensor) -> None:
     """Every step must go on from where the last one arrived."""
-    if all(torch.equal(a.x, x) for a in asked):
+    if len(asked) > 1 and all(torch.equal(a.x, x) for a in asked):
         raise Wrong(
             "Every step was given the same x, that of time T.",
             "the result of a step is not handed on to the next one",
@@ -220,16 +222,31 @@ def _check_noise(walks: list[tuple[int, Tensor, list[_Asked], Tensor]]) -> None:
         raise Wrong(f"{reason}\n    It is wrong in a way that I do not recognise.")
     for T, x, asked, _ in walks:
         noises = torch.stack([a.z.double() for a in asked[:-1]])
-        if all(torch.equal(z, noises[0]) for z in noises):
+        sizes = noises.flatten(1).abs().sort().values  # alike for a noise turned, moved or negated
+        if len(sizes.unique(dim=0)) < len(sizes):
             raise Wrong(
-                f"With T = {T} the same noise came in every step.",
+                f"With T = {T} the same noise came in more than one step (moved or turned, perhaps).",
                 "it is drawn once, or the generator is set back each time: it must be fresh",
                 "the same noise",
             )
+        for axis, things in ((1, "pictures of the batch"), (2, "channels")):
+            if x.ndim == 4 and noises.shape[axis] > 1 and not noises.diff(dim=axis).any():
+                raise Wrong(
+                    f"All {things} get the same noise.",
+                    "one noise is spread over all of x: draw noise of x's whole shape",
+                    "one noise for all",
+                )
     noises = torch.cat([a.z.double().flatten() for _, _, asked, _ in walks for a in asked[:-1]])
     mean, std = noises.mean().item(), noises.std().item()
-    if abs(mean) < 0.02 and abs(std - 1) < 0.02:
+    fourth = noises.pow(4).mean().item()  # 3 for a normal distribution
+    if abs(mean) < 0.02 and abs(std - 1) < 0.02 and abs(fourth - 3) < 0.4:
         return
+    if abs(mean) < 0.02 and abs(std - 1) < 0.02:
+        raise Wrong(
+            "The noise has mean 0 and standard deviation 1, but it is not normal: the mean of its "
+            f"fourth power is {fourth:.1f}, expected 3.",
+            mistake="not normal",
+        )
     mean_and_std = f"mean {round(mean, 1) + 0:.1f} and standard deviation {std:.1f}"
     reason = f"The noise has {mean_and_std}, expected 0 and 1."
     if abs(mean - 0.5) < 0.02 and noises.min() >= 0 and noises.max() <= 1:
@@ -245,7 +262,7 @@ def _check_seeds(answer, x: Tensor) -> None:
     if torch.equal(ends[0], ends[2]):
         raise Wrong(
             "Two runs with different seeds of the generator ended in the same x.",
-            "you draw from a generator of your own, and not from the one that you are given",
+            "you draw from a generator of your own, or set a seed in the one that you are given",
             "own generator",
         )
 

@@ -93,7 +93,18 @@ def quota(context, null, p, generator):
     return out
 
 
+def from_the_first(context, null, p, generator):
+    drop = torch.arange(len(context)) < (torch.rand(len(context), generator=generator) < p).sum()
+    return torch.where(drop.view(-1, *[1] * (context.ndim - 1)), null, context)
+
+
+def in_tenths(context, null, p, generator):
+    drop = torch.randint(0, 10, (len(context),), generator=generator) < p * 10
+    return torch.where(drop.view(-1, *[1] * (context.ndim - 1)), null, context)
+
+
 WRONG = {
+    "by its place": [from_the_first],
     "fixed number": [quota],
     "per number": [as_in_the_repository, per_number],
     "per token": [per_token],
@@ -127,4 +138,4 @@ def in_pairs(context, null, p, generator):
     return torch.where(drop.view(-1, *[1] * (context.ndim - 1)), null, context)
 
 
-UNKNOWN = [half_as_often, shifted, mean, in_pairs]
+UNKNOWN = [in_tenths, half_as_often, shifted, mean, in_pairs]

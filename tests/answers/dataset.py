@@ -132,6 +132,34 @@ class DoubleLabels(Plain):
         return super().__getitem__(i)[0], torch.tensor(self.labels[i])
 
 
+class FewerLabelsOnly(Plain):
+    def __init__(self, images_path, labels_path, transform=None):
+        self.images = np.load(images_path, allow_pickle=False)
+        self.labels = np.load(labels_path, allow_pickle=False)
+        if len(self.labels) < len(self.images):
+            raise ValueError("labels are missing")
+        self.transform = transform
+
+
+class TrustsLabels(Plain):
+    def __init__(self, images_path, labels_path, transform=None):
+        self.images = np.load(images_path, allow_pickle=False)
+        self.labels = np.load(labels_path, allow_pickle=True)
+        if len(self.labels) != len(self.images):
+            raise ValueError("no pair")
+        self.transform = transform
+
+    def __getitem__(self, i):
+        image, _ = Plain.__getitem__(self, i) if self.labels.dtype != object else (None, None)
+        return image, torch.tensor(self.labels[i].astype(np.float32))
+
+
+class LendsToTheTransform(Ready):
+    def __getitem__(self, i):
+        image = self.images[i]
+        return (self.transform(image) if self.transform else image.clone()), self.labels[i].clone()
+
+
 WRONG = {
     "label's dtype": [DoubleLabels],
     "undefined without a transform": [AsInTheRepository],
@@ -143,9 +171,9 @@ WRONG = {
     "sides exchanged": [changed(lambda x: x.mT)],
     "reshaped": [changed(lambda x: x.movedim(0, -1).contiguous().view(3, 16, 12))],
     "transform ignored": [Deaf, Wasted],
-    "no pair": [Unequal],
-    "pickle": [Trusting],
-    "shared memory": [Shared, SharedLabels],
+    "no pair": [Unequal, FewerLabelsOnly],
+    "pickle": [Trusting, TrustsLabels],
+    "shared memory": [Shared, SharedLabels, LendsToTheTransform],
 }
 
 

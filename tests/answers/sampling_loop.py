@@ -1,5 +1,6 @@
 from functools import reduce
 
+import numpy as np
 import torch
 from torch import randn, zeros_like
 
@@ -47,7 +48,21 @@ def recursive(step, x, T, generator):
     return recursive(step, step(x, T, z), T - 1, generator)
 
 
-RIGHT = [plain, by_counting_down, all_noise_at_once, as_a_fold, last_step_apart, recursive]
+def in_numpys_integers(step, x, T, generator):
+    for t in np.arange(T, 0, -1):
+        x = step(x, t, (t > 1) * torch.randn(x.shape, generator=generator, dtype=x.dtype))
+    return x
+
+
+RIGHT = [
+    in_numpys_integers,
+    plain,
+    by_counting_down,
+    all_noise_at_once,
+    as_a_fold,
+    last_step_apart,
+    recursive,
+]
 
 
 def loop(times, noisy):
@@ -161,7 +176,38 @@ def counts_up_from_the_top(step, x, T, generator):
     return x
 
 
+def with_noise(draw):
+    def answer(step, x, T, generator):
+        memory = {}
+        for t in range(T, 0, -1):
+            x = step(x, t, draw(x, generator, memory) if t > 1 else torch.zeros_like(x))
+        return x
+
+    return answer
+
+
+def turned(x, generator, memory):
+    memory["z"] = -memory["z"] if memory else torch.randn(x.shape, generator=generator).to(x)
+    return memory["z"]
+
+
+def for_all_pictures(x, generator, memory):
+    return torch.randn(x.shape[1:], generator=generator).to(x).expand_as(x)
+
+
+def grey(x, generator, memory):
+    if x.ndim == 2:
+        return torch.randn(x.shape, generator=generator).to(x)
+    return torch.randn(x[:, :1].shape, generator=generator).to(x).expand_as(x)
+
+
+def flat(x, generator, memory):
+    return (torch.rand(x.shape, generator=generator).to(x) - 0.5) * 12**0.5
+
+
 WRONG = {
+    "one noise for all": [with_noise(for_all_pictures), with_noise(grey)],
+    "not normal": [with_noise(flat)],
     "own start": [own_start],
     "no step": [counts_up_from_the_top],
     "forwards": [the_starter, as_in_the_repository, forwards_without_noise_at_the_end],
@@ -175,7 +221,7 @@ WRONG = {
     "no noise": [never_noisy],
     "not handed on": [forgets],
     "last result lost": [throws_the_end_away],
-    "the same noise": [draws_once, sets_back],
+    "the same noise": [with_noise(turned), draws_once, sets_back],
     "own generator": [own_generator],
     "global random": [ignores_the_generator],
     "global seed": [seeds_everything],

@@ -74,7 +74,19 @@ class LinearOverChannels(Base):
         return torch.add(short, self.body(x))
 
 
-RIGHT = [IdentityOrConv, WithASetter, Rebuilds, BareParameter, LinearOverChannels]
+class Transposed(Base):
+    """A transposed convolution of one pixel is one, too; and the body has a second name."""
+
+    def __init__(self, c_in, c_out):
+        super().__init__(c_in, c_out)
+        self.main = self.body
+        self.short = nn.ConvTranspose2d(c_in, c_out, 1) if c_in != c_out else None
+
+    def forward(self, x):
+        return self.main(x) + (x if self.short is None else self.short(x))
+
+
+RIGHT = [Transposed, IdentityOrConv, WithASetter, Rebuilds, BareParameter, LinearOverChannels]
 
 
 class TheStarter(Base):
@@ -244,7 +256,7 @@ class OnlyRaises(IdentityOrConv):
         raise NotImplementedError
 
 
-class HalfASetter(IdentityOrConv):
+class RebuildsTwoLayers(IdentityOrConv):
     def set_out_channels(self, c_out):
         self.body[2] = nn.Conv2d(self.c_in, c_out, 3, padding=1)
         self.body[5] = nn.Conv2d(c_out, c_out, 3, padding=1)
@@ -274,7 +286,35 @@ def a_function(x):
     return x
 
 
+class DropsInTraining(IdentityOrConv):
+    def forward(self, x):
+        return F.dropout(self.shortcut(x), 0.1, self.training) + self.body(x)
+
+
+class SharedShortcuts(Base):
+    known = {}  # of the class: all blocks have the same
+
+    def __init__(self, c_in, c_out):
+        super().__init__(c_in, c_out)
+        if c_in == c_out:
+            self.shortcut = nn.Identity()
+        else:
+            self.shortcut = self.known.setdefault((c_in, c_out), nn.Conv2d(c_in, c_out, 1))
+
+    def forward(self, x):
+        return self.shortcut(x) + self.body(x)
+
+
+class SetsAConvolutionOnly(IdentityOrConv):
+    def set_out_channels(self, c_out):
+        self.body = body_of(self.c_in, c_out)
+        if isinstance(self.shortcut, nn.Conv2d):
+            self.shortcut = nn.Conv2d(self.c_in, c_out, 1)
+
+
 WRONG = {
+    "training mode": [DropsInTraining],
+    "shared weights": [SharedShortcuts],
     "made in forward": [TheStarter, AsInTheRepository, ReplacedAtEachCall],
     "made at the first call": [MadeAtTheFirstCall, Lazy],
     "not registered": [InAList, InALambda],
@@ -284,11 +324,11 @@ WRONG = {
     "twice": [Twice],
     "over root two": [OverRootTwo],
     "sign": [Minus],
-    "always there": [AlwaysThere, AlwaysThereButUnused],
+    "always there": [SetsAConvolutionOnly, AlwaysThere, AlwaysThereButUnused],
     "3x3": [ThreeByThree],
     "setter": [OldSetter, SilentSetter],
     "only raises": [OnlyRaises],
-    "half a setter": [HalfASetter],
+    "half a setter": [RebuildsTwoLayers],
     "in place": [InPlace],
     "none": [Nothing],
     "type": [AList, a_function],
@@ -329,4 +369,12 @@ class Mean(Base):
         return x.mean(1, keepdim=True) + self.body(x)
 
 
-UNKNOWN = [NoShortcutAtAll, Dropout, BentShortcut, HalfASetter, AnotherBody, Mean]
+UNKNOWN = [
+    SetsAConvolutionOnly,
+    NoShortcutAtAll,
+    Dropout,
+    BentShortcut,
+    HalfASetter,
+    AnotherBody,
+    Mean,
+]

@@ -157,7 +157,44 @@ def no_return(*args):
     by_hand(*args)
 
 
+def moved(n, epoch, generator):
+    return torch.arange(n).roll(int(torch.randint(1, n, (1,), generator=generator)))
+
+
+def one_more(model, loss_of, data, epochs, batch_size, generator):
+    return with_loader(model, loss_of, data, epochs, batch_size + 1, generator)
+
+
+def some_parameters(model, loss_of, data, epochs, batch_size, generator):
+    class First:
+        def parameters(self):
+            return list(model.parameters())[:1]
+
+    first = First()
+    return with_loader(
+        first, lambda m, batch: loss_of(model, batch), data, epochs, batch_size, generator
+    )
+
+
+def one_groups_rate(model, loss_of, data, epochs, batch_size, generator):
+    optimiser = torch.optim.AdamW([{"params": [p]} for p in model.parameters()], lr=0.1)
+    losses, steps = [], epochs * len(data) // batch_size
+    for _ in range(epochs):
+        for indices in torch.randperm(len(data), generator=generator).split(batch_size):
+            optimiser.param_groups[0]["lr"] = rate(len(losses), steps)
+            optimiser.zero_grad()
+            loss = loss_of(model, data[indices])
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+    return losses
+
+
 WRONG = {
+    "moved along": [recipe(moved)],
+    "batch size": [one_more],
+    "other parameters": [some_parameters],
+    "one group's rate": [one_groups_rate],
     "never shuffled": [as_in_the_repository, recipe(lambda n, epoch, generator: torch.arange(n))],
     "shuffled once": [recipe(once)],
     "batches shuffled": [recipe(of_batches)],
