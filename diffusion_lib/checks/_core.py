@@ -359,7 +359,12 @@ def describe(inputs: dict[str, Any]) -> str:
     def one(label: str, value: Any) -> str:
         if isinstance(value, Tensor):
             if value.numel() <= 6 and not value.is_meta:
-                return f"{label} = {value.tolist()}"
+                digits = (
+                    value.tolist()
+                    if not value.is_floating_point()
+                    else value.double().round(decimals=4)
+                )
+                return f"{label} = {digits if isinstance(digits, list | int) else digits.tolist()}"
             return f"{label}: {_kind(value)}"
         if isinstance(value, Schedule):
             return f"{label}: a schedule of T = {value.T}"

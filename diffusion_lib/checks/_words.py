@@ -67,6 +67,11 @@ _START = (
 TOKEN_MISTAKES = [
     Mistake("start missing", _START, lambda p, v, n: _padded(_words(p), n)),
     Mistake(
+        "two added",
+        "the numbers are two too large: <pad> and <start> have their places in the list already",
+        lambda p, v, n: _padded([1, *(i + 2 for i in _words(p))], n),
+    ),
+    Mistake(
         "start at the end",
         "the start token stands after the words, not before them",
         lambda p, v, n: _padded([*_words(p), 1], n),
@@ -206,14 +211,20 @@ def check_tokenize(tokenize: Callable) -> None:
     for case in ACCEPTED:
         _accepts(pair, *case)
 
-    for prompt in ("a potion with a blue shield", "a potion with a blue shield facing left"):
+    for prompt in ("a potion with a blue shield facing left", "a potion with a blue shield"):
         why = (
             f"has {len(prompt.split())} words, and beside the start token only 5 fit into 6 places"
         )
+        full = len(prompt.split()) > 6
         cut = "the end is cut off in silence: what you asked for is missing, and nobody is told"
         silent = {
             "silent truncation": (cut, [1, *_words(prompt)][:6]),
-            "start not counted": ("the start token takes a place, too", [1, *_words(prompt)]),
+            "not refused" if full else "start not counted": (
+                "nothing refuses a prompt that is too long"
+                if full
+                else "the start token takes a place, too",
+                [1, *_words(prompt)],
+            ),
         }
         _refuses(pair, prompt, 6, why, silent)
 
@@ -337,6 +348,11 @@ _AXIS = "softmax runs over the pixels that ask; the weights that one pixel gives
 _PADDING = ' (notebook 07, "Why a mask")'
 
 LISTEN_MISTAKES = [
+    Mistake(
+        "infinity times zero",
+        "-inf is multiplied by the mask, and 0 · inf is NaN: fill it in where the mask says so",
+        _hear(hearing=lambda mask: torch.full(mask.shape, math.nan)),
+    ),
     Mistake(
         "mask inverted",
         "the pixels listen to the padding only; True in the mask means: attend" + _PADDING,

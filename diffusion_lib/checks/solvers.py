@@ -65,6 +65,7 @@ def _watched(answer: Callable, name: str) -> Callable:
         denoise.times.clear()
         before = torch.get_rng_state()
         result = answer(denoise, schedule, x, steps)
+        sample.extra = sample.extra or len(denoise.times) - steps
         if not torch.equal(before, torch.get_rng_state()):
             raise Wrong(
                 f"`{name}` draws random numbers on its way.",
@@ -73,6 +74,7 @@ def _watched(answer: Callable, name: str) -> Callable:
             )
         return result
 
+    sample.extra = 0  # calls too many, or too few
     return sample
 
 
@@ -84,9 +86,20 @@ def _judge(
     try:
         judge(watched, cases, right, mistakes, name=name)
     except Wrong as wrong:
-        if wrong.mistake is None and "not a number" in wrong.reason:
+        unknown = "\n    It is wrong in a way that I do not recognise."
+        if wrong.mistake is None and (
+            "not a number" in wrong.reason or "yours -inf" in wrong.reason
+        ):
             wrong.cause = "somewhere infinity meets zero: look at the first and the last step"
             wrong.mistake = "infinite"
+        elif wrong.mistake is None and watched.extra and wrong.reason.endswith(unknown):
+            wrong.cause = (
+                f"it calls denoise {abs(watched.extra)} times too "
+                f"{'often' if watched.extra > 0 else 'rarely'}: exactly `steps` times is wanted"
+            )
+            wrong.mistake = "number of calls"
+        if wrong.mistake in ("infinite", "number of calls"):
+            wrong.reason = wrong.reason.removesuffix(unknown)
         raise
     denoise, schedule, x, steps = cases[0]
     watched(denoise, schedule, x, steps)
@@ -116,7 +129,22 @@ def _leading(schedule: Schedule, steps: int) -> list[int]:
     return [*range((steps - 1) * stride, 0, -stride), 0]
 
 
+def _first_noise(x: Tensor, x0: Tensor, t: int, s: int, schedule: Schedule, memory: dict) -> Tensor:
+    _, _, a_s, s_s = _numbers(schedule, t, s)
+    return a_s * x0 + s_s * memory.setdefault("noise", x)
+
+
 DDIM_MISTAKES = [
+    Mistake(
+        "the first noise",
+        "you put the noise back that the walk began with; it must be found anew from x at each step",
+        walk(_first_noise),
+    ),
+    Mistake(
+        "answer taken for noise",
+        "denoise gives an estimate of the picture, x0, not of the noise",
+        _ddim_with(lambda x, n, a, b, c, d: c * (x - b * n) / max(a, 1e-9) + d * n),
+    ),
     Mistake(
         "exchanged",
         "alpha_s belongs to the picture and sigma_s to the noise; here they have changed places",

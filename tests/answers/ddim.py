@@ -96,7 +96,26 @@ def leading(schedule, steps):
     return [i * (schedule.T // steps) for i in reversed(range(steps))]
 
 
+def with_the_first_noise(denoise, schedule, x, steps):
+    times, noise = schedule.timesteps(steps), x
+    for t, s in zip(times, times[1:]):
+        x = schedule.alpha[s] * denoise(x, t) + schedule.sigma[s] * noise
+    return x
+
+
+def one_call_more(denoise, schedule, x, steps):
+    times = schedule.timesteps(steps)
+    for t, s in zip(times, times[1:]):
+        x0 = denoise(x, t)
+        x = schedule.alpha[s] * x0 + schedule.sigma[s] / schedule.sigma[t] * (
+            x - schedule.alpha[t] * x0
+        )
+    return denoise(x, 0)
+
+
 WRONG = {
+    "the first noise": [with_the_first_noise],
+    "number of calls": [one_call_more],
     "exchanged": [stepping(lambda x, x0, a, b, c, d: d * x0 + c * (x - a * x0) / b)],
     "noise of the wrong time": [
         stepping(lambda x, x0, a, b, c, d: c * x0 + (d * (x - c * x0) / d if d > 0 else 0))
@@ -149,4 +168,5 @@ def cosine_only(denoise, schedule, x, steps):
     return x
 
 
-UNKNOWN = [half_way, forwards, one_jump, cosine_only]
+UNKNOWN = [half_way, forwards, cosine_only]
+WRONG["number of calls"].append(one_jump)

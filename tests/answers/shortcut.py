@@ -370,7 +370,6 @@ class Mean(Base):
 
 
 UNKNOWN = [
-    SetsAConvolutionOnly,
     NoShortcutAtAll,
     Dropout,
     BentShortcut,
