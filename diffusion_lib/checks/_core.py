@@ -167,6 +167,7 @@ def _as_it_was() -> Iterator[None]:
             mistake="grad mode",
         )
     torch.manual_seed(SEED)
+    torch.set_num_threads(1)  # small tensors: threads would only wait for each other
     try:
         yield
         if torch.get_default_dtype() != dtype:
@@ -264,7 +265,8 @@ def call(answer: Callable, *args: Any, name: str | None = None, **named: Any) ->
     if given and not torch.equal(drawn, torch.get_rng_state()):
         raise Wrong(
             f"`{name}` draws from the global random numbers, though it was given a generator: the "
-            "same seed would not give the same result. Hand the generator on to every draw.",
+            "same seed would not give the same result. Hand the generator on to every draw (and to a "
+            "DataLoader, which draws a seed for its workers).",
             mistake="global random",
         )
     return result
@@ -359,12 +361,9 @@ def describe(inputs: dict[str, Any]) -> str:
     def one(label: str, value: Any) -> str:
         if isinstance(value, Tensor):
             if value.numel() <= 6 and not value.is_meta:
-                digits = (
-                    value.tolist()
-                    if not value.is_floating_point()
-                    else value.double().round(decimals=4)
-                )
-                return f"{label} = {digits if isinstance(digits, list | int) else digits.tolist()}"
+                if value.is_floating_point():
+                    value = value.double().round(decimals=4)
+                return f"{label} = {value.tolist()}"
             return f"{label}: {_kind(value)}"
         if isinstance(value, Schedule):
             return f"{label}: a schedule of T = {value.T}"
@@ -543,6 +542,8 @@ def on_another_device(answer: Callable, *args: Any, name: str | None = None, **n
         result = answer(*map(move, args), **{k: move(v) for k, v in named.items()})
         device = result.device.type if isinstance(result, Tensor) else "meta"
     except Exception as error:
+        if isinstance(error, NotImplementedError) or "cannot be called on meta" in str(error):
+            return  # it must see numbers, which tensors on 'meta' do not have; those on a GPU have
         raise Wrong(
             f"`{name}` works on the CPU only: with its inputs on another device ('meta', which stands "
             "for a GPU) it stopped with "

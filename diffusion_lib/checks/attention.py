@@ -5,8 +5,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion_lib.checks._core import Mistake, Part, exercise, in_parts, judge
-from diffusion_lib.checks._words import check_embed, check_listen, check_tokenize, elsewhere
+from diffusion_lib.checks._core import (
+    Mistake,
+    Part,
+    exercise,
+    in_parts,
+    judge,
+    on_another_device,
+)
+from diffusion_lib.checks._words import check_embed, check_listen, check_tokenize
 
 # --- 18 ------------------------------------------------------------------------------------------
 
@@ -226,7 +233,7 @@ def self_attention(answer) -> None:
         (x.transpose(2, 3), *matrices, 2),  # a view, not contiguous in memory
     ]
     judge(answer, more, right, name="self_attention")
-    elsewhere(answer, *cases[0], name="self_attention")
+    on_another_device(answer, *cases[0], name="self_attention")
 
 
 # --- 20 ------------------------------------------------------------------------------------------

@@ -117,6 +117,16 @@ MISTAKES = [
 ]
 
 
+def _single_precision(result: Tensor, times: Tensor) -> None:
+    if result.dtype != torch.float32:
+        raise Wrong(
+            f"For times in {times.dtype} `time_embedding` returned {result.dtype}, expected "
+            "torch.float32.",
+            "make the times, or the result, float32",
+            "dtype",
+        )
+
+
 @exercise(
     13,
     "The network cannot tell 500 from 501",
@@ -131,17 +141,12 @@ def time_embedding(answer) -> None:
         (torch.tensor([0, 1, 499, 500, 999]), 32),
         (torch.tensor([3.0, 250.5]), 8),
         (torch.tensor([17]), 64),
+        (torch.tensor([2, 3, 998]), 98),
     ]
     judge(answer, cases, timestep_embedding, MISTAKES, atol=2e-4, name="time_embedding")
-    result = as_tensor(
-        call(answer, cases[0][0].double(), 16, name="time_embedding"), "time_embedding"
-    )
-    if result.dtype != torch.float32:
-        raise Wrong(
-            f"For times in float64 `time_embedding` returned {result.dtype}, expected torch.float32.",
-            "the times' dtype is handed on: make them float32 first",
-            "dtype",
-        )
+    for times in (cases[0][0], cases[0][0].double()):
+        result = as_tensor(call(answer, times, 16, name="time_embedding"), "time_embedding")
+        _single_precision(result, times)
     want = timestep_embedding(cases[0][0], 16)
     judge(lambda t, dim: result, [(cases[0][0], 16)], lambda t, dim: want, atol=2e-4)
     on_another_device(answer, torch.tensor([1, 2]), 8, name="time_embedding")

@@ -305,7 +305,7 @@ COSINE_MISTAKES = [
 )
 def cosine(answer) -> None:
     """answer(T, s, cap) -> (alpha, sigma), each (T+1,), as Nichol & Dhariwal 2021, eq. 17."""
-    cases = [(20, 0.008, 0.999), (50, 0.02, 0.99), (9, 0.1, 0.9)]
+    cases = [(20, 0.008, 0.999), (50, 0.02, 0.99), (9, 0.1, 0.9), (12, 0.008, 0.3)]
     right = lambda T, s, cap: torch.stack(  # noqa: E731
         [(c := cosine_schedule(T, s, cap)).alpha, c.sigma]
     )

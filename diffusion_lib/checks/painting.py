@@ -1,5 +1,6 @@
 """Checks of what is painted with a model: inpainting, and grids of samples while it trains."""
 
+import copy
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -240,7 +241,7 @@ def _called(answer, paint, model: nn.Module, noise: Tensor, folder: Path, step: 
                 "all that training draws after a picture is then the same each time: do not seed, put "
                 "the old state back"
             )
-        if isinstance(wrong.__cause__, FileNotFoundError):
+        if isinstance(wrong.__cause__, FileNotFoundError) and not folder.is_dir():
             wrong.cause, wrong.mistake = (
                 "the folder does not exist yet: the hook makes it, and those above it",
                 "no folder",
@@ -261,8 +262,11 @@ def _behaved(seen: list[_Seen], model: nn.Module, noise: Tensor, moved: bool) ->
     if not isinstance(asked.noise, Tensor) or not isinstance(asked.model, nn.Module):
         raise Wrong("`paint` takes the model and the noise, in this order.")
     if not torch.equal(asked.noise, noise):
+        reason = "`paint` was not given the very noise that `sample_grid` was given."
+        if asked.noise.shape != noise.shape or (asked.noise * noise).mean() > 0.3:
+            raise Wrong(reason, "the noise was changed on its way", "changed noise")
         raise Wrong(
-            "`paint` was not given the noise that `sample_grid` was given.",
+            reason,
             "new noise at each call: then the pictures differ by chance, and one cannot see what the "
             "model has learned in between",
             "new noise",
@@ -280,7 +284,7 @@ def _behaved(seen: list[_Seen], model: nn.Module, noise: Tensor, moved: bool) ->
             "nobody switches them off: every step of a sampler is then kept in memory for a backward pass that never comes",
             "gradients kept",
         )
-    if not model.training:
+    if not all(m.training for m in model.modules()):
         raise Wrong(
             "After `sample_grid` the model is in evaluation mode, expected training mode.",
             "nobody puts the model back: from the first picture on it trains without its dropout",
@@ -327,7 +331,7 @@ def _named(kept: list[_Kept], folder: Path, pictures: int) -> None:
                 mistake="type",
             )
         path = folder / f"{k.step:06d}.png"
-        if Path(k.result).absolute() != path.absolute():
+        if Path(k.result).resolve() != path.resolve():
             where = Path(k.result)
             where = where.relative_to(folder) if where.is_relative_to(folder) else where
             raise Wrong(
@@ -407,7 +411,7 @@ def sample_grid(answer) -> None:
         seen: list[_Seen] = []
 
         def paint(model: nn.Module, noise: Tensor) -> Tensor:
-            training = isinstance(model, nn.Module) and model.training
+            training = isinstance(model, nn.Module) and any(m.training for m in model.modules())
             seen.append(_Seen(model, noise, training, torch.is_grad_enabled()))
             usable = isinstance(model, nn.Module) and isinstance(noise, Tensor)
             return _painted(model, noise) if usable else torch.zeros(5, 3, 6, 8)
@@ -418,8 +422,16 @@ def sample_grid(answer) -> None:
                 model[0].weight.add_(0.1 * torch.randn(model[0].weight.shape, generator=generator))
             want = _painted(model, noise)
             seen.clear()
-            before = torch.get_rng_state()
+            before, weights = torch.get_rng_state(), copy.deepcopy(model.state_dict())
             result = _called(answer, paint, model, noise, folder, step)
+            if any(
+                not torch.equal(weights[k], v) for k, v in model.state_dict().items()
+            ) or not all(p.requires_grad for p in model.parameters()):
+                raise Wrong(
+                    "After `sample_grid` the model's weights are others, or they learn no more "
+                    "(requires_grad).",
+                    mistake="model changed",
+                )
             _behaved(seen, model, noise, not torch.equal(before, torch.get_rng_state()))
             kept.append(_Kept(step, result, want))
         _named(kept, folder, len(noise))

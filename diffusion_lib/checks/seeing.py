@@ -94,25 +94,34 @@ def picture_range(answer) -> None:
 # --- 16 ------------------------------------------------------------------------------------------
 
 
-def _walk(steps: int, reuse: bool = False) -> Iterator[Step]:
-    """A made-up sampler: at step i every number of x is i, of x0 100 + i. It may reuse its memory."""
-    x, x0 = torch.zeros(2, 3), torch.zeros(2, 3)
+PATTERN = torch.tensor([[0.0, -40.25, 0.3], [7.5, 0.004, -2.0]])
+
+
+def _walk(steps: int, memory: tuple[Tensor, Tensor] | None = None) -> Iterator[Step]:
+    """A made-up sampler: at step i x is PATTERN + i, x0 is PATTERN + 100 + i. It may write into `memory`."""
     for i in range(1, steps + 1):
-        if reuse:
-            x.fill_(i)
-            x0.fill_(100 + i)
-            yield Step(steps - i, x, x0)
-        else:
-            yield Step(steps - i, torch.full((2, 3), float(i)), torch.full((2, 3), 100.0 + i))
+        x, x0 = PATTERN + i, PATTERN + 100 + i
+        if memory:
+            x, x0 = memory[0].copy_(x), memory[1].copy_(x0)
+        yield Step(steps - i, x, x0)
 
 
 def _numbers(frames: list, name: str) -> list[float]:
     found = []
     for frame in frames:
+        if frame is None:
+            raise Wrong("A frame in your list is None, expected the x of a step.", mistake="type")
         frame = as_tensor(frame, name, "a list of tensors (the x of steps)")
         if frame.shape != (2, 3):
             raise Wrong(f"A frame has shape {tuple(frame.shape)}, the x of the steps {(2, 3)}.")
-        found.append(frame.flatten()[0].item())
+        number = frame.flatten()[0].item()
+        if frame.dtype != torch.float32 or not torch.allclose(frame, PATTERN + number, atol=1e-4):
+            if not (frame == -1).all():
+                raise Wrong(
+                    f"A frame is no step's x: {frame.dtype}, beginning with {frame.flatten()[:3].tolist()}.",
+                    mistake="not x",
+                )
+        found.append(number)
     return found
 
 
@@ -133,12 +142,16 @@ def _kept(name: str, steps: int, every: int) -> list[float]:
         "guesses": [100.0 + i for i in _wanted(steps, every)],
         "only the last": [float(steps)],
         "last twice": [float(i) for i in (*range(1, steps + 1, every), steps)],
+        "last not copied": [
+            *_wanted(steps, every)[:-1],
+            -1.0 if (steps - 1) % every else float(steps),
+        ],
         "last always twice": [*_wanted(steps, every), float(steps)],
     }.get(name, [])
 
 
 FILM_CAUSES = {
-    "empty": "the list is made and never filled",
+    "empty": "the list is made and never filled (or the steps are gone through twice: they run once)",
     "last missing": "the finished picture is not in the film",
     "first missing": "the first step is not in the film: steps 1, 1 + every, 1 + 2 every, …",
     "both ends missing": "first and last step are missing: steps 1, 1 + every, …, and the last one",
@@ -146,6 +159,7 @@ FILM_CAUSES = {
     "guesses": "these are the guesses, step.x0; the film shows step.x",
     "only the last": "only the last picture is kept",
     "last twice": "the last picture is in the film twice where `every` hits it anyway",
+    "last not copied": "the last frame is no copy: the sampler's memory has been used again since",
     "last always twice": "the last picture is in the film twice",
     "all the same": "all frames are the same memory, which the sampler overwrites: copy each one while "
     "the loop runs; afterwards it is too late",
@@ -160,12 +174,14 @@ FILM_CAUSES = {
 )
 def film(answer) -> None:
     """answer(steps, every) -> a list of x: of steps 1, 1 + every, 1 + 2 every, …, and of the last."""
-    cases = [(10, 3), (9, 4), (7, 1), (3, 5), (8, 7)]
+    cases = [(10, 3), (9, 4), (7, 1), (3, 5), (8, 7), (10, 4)]
     for reuse in (True, False):
         got = []
         for steps, every in cases:
+            memory = (torch.zeros(2, 3), torch.zeros(2, 3)) if reuse else None
+            walk = _walk(steps, memory)
             try:
-                frames = call(lambda: answer(_walk(steps, reuse), every), name="film")  # noqa: B023
+                frames = call(lambda: answer(walk, every), name="film")  # noqa: B023
             except Wrong as wrong:
                 if isinstance(wrong.__cause__, TypeError) and "generator" in wrong.reason:
                     wrong.cause = (
@@ -180,6 +196,8 @@ def film(answer) -> None:
             if not isinstance(frames, list | tuple):
                 as_tensor(frames, "film", "a list of tensors")
                 frames = list(frames)
+            for part in memory or ():
+                part.fill_(-1)  # what a sampler does to its memory afterwards
             got.append(_numbers(frames, "film"))
         wanted = [_wanted(*case) for case in cases]
         if got == wanted:
@@ -187,8 +205,8 @@ def film(answer) -> None:
         i = next(i for i in range(len(cases)) if got[i] != wanted[i])
         steps, every = cases[i]
         reason = (
-            f"Of a walk of {steps} steps with every = {every} you kept the steps "
-            f"{_said(got[i])}; expected {_said(wanted[i])}."
+            f"Of a walk of {steps} steps with every = {every} you kept the "
+            f"steps {_said(got[i])}; expected {_said(wanted[i])}."
         )
         if all(len(set(g)) == 1 for g in got) and any(len(g) > 1 for g in got):
             raise Wrong(reason, FILM_CAUSES["all the same"], "all the same")
@@ -215,5 +233,9 @@ def film(answer) -> None:
 
 
 def _said(numbers: list[float]) -> str:
-    names = [f"{n:.0f}" if n < 100 else f"{n - 100:.0f} (its guess)" for n in numbers]
-    return ", ".join(names) or "none"
+    def one(n: float) -> str:
+        return (
+            "one overwritten" if n < 0 else f"{n:.0f}" if n < 100 else f"{n - 100:.0f} (its guess)"
+        )
+
+    return ", ".join(map(one, numbers)) or "none"

@@ -22,7 +22,10 @@ class GaussianDenoiser:
         self.schedule, self.times = schedule, []
 
     def __call__(self, x: Tensor, t: int) -> Tensor:
-        t = int(torch.as_tensor(t).flatten()[0])
+        asked = torch.as_tensor(t).flatten()
+        if (asked != asked[0]).any() or asked[0] != int(asked[0]):
+            raise Wrong(f"`denoise` takes one integer as time; it was given {asked.tolist()[:4]}.")
+        t = int(asked[0])
         self.times.append(t)
         alpha, sigma = self.schedule.alpha[t].double(), self.schedule.sigma[t].double()
         variance = alpha**2 * 0.25 + sigma**2
@@ -90,7 +93,10 @@ def _judge(
         if wrong.mistake is None and (
             "not a number" in wrong.reason or "yours -inf" in wrong.reason
         ):
-            wrong.cause = "somewhere infinity meets zero: look at the first and the last step"
+            wrong.cause = (
+                "look at the first and the last step: a division by 0, the logarithm of 0, or the root of "
+                "a negative number"
+            )
             wrong.mistake = "infinite"
         elif wrong.mistake is None and watched.extra and wrong.reason.endswith(unknown):
             wrong.cause = (
@@ -101,6 +107,7 @@ def _judge(
         if wrong.mistake in ("infinite", "number of calls"):
             wrong.reason = wrong.reason.removesuffix(unknown)
         raise
+    judge(watched, [(*cases[0][:3], 1), (*cases[2][:3], 1)], right, name=name)
     denoise, schedule, x, steps = cases[0]
     watched(denoise, schedule, x, steps)
     if len(denoise.times) != steps:

@@ -146,4 +146,11 @@ def fixed(T, s, cap):
     return by_betas(T)
 
 
-UNKNOWN = [sine, unwritten, fixed]
+def caps_the_last(T, s, cap):
+    f = bar(T, s)
+    beta = 1 - f[1:] / f[:-1]
+    beta[-1] = cap
+    return roots(torch.cat([torch.ones(1), (1 - beta).cumprod(0)]))
+
+
+UNKNOWN = [caps_the_last, sine, unwritten, fixed]

@@ -1,3 +1,5 @@
+import copy
+
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -132,7 +134,12 @@ def as_a_generator(*args):
     yield from plain(*args)
 
 
+def a_copy(model, data, order, lr, generator):
+    return plain(copy.deepcopy(model), data, order, lr, generator)
+
+
 WRONG = {
+    "a copy trained": [a_copy],
     "one by one": [
         as_given,
         loop(lambda data, i: torch.stack([*map(data.__getitem__, i)])),

@@ -123,7 +123,17 @@ def generator(steps, every):
     yield from with_enumerate(steps, every)
 
 
+def end_not_copied(steps, every):
+    frames = []
+    for i, step in enumerate(steps):
+        if i % every == 0:
+            frames.append(step.x.detach().clone())
+    return [*frames, step.x.detach()] if i % every else frames
+
+
 WRONG = {
+    "last not copied": [end_not_copied],
+    "not x": [lambda steps, every: [x.half() for x in with_enumerate(steps, every)]],
     "empty": [as_in_the_repository],
     "last missing": [no_end],
     "both ends missing": [multiples],

@@ -170,13 +170,29 @@ def black(images):
     return tile((images * 255).clamp(0, 255) / 127.5 - 1)
 
 
+def halves_the_weights(paint, model, noise, folder, step):
+    path = with_fork(paint, model, noise, folder, step)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.div_(2)
+    return path
+
+
+def outer_mode_alone(paint, model, noise, folder, step):
+    path = with_fork(paint, model, noise, folder, step)
+    model.eval()
+    model.training = True
+    return path
+
+
 WRONG = {
+    "model changed": [halves_the_weights],
     "no folder": [as_reported, needs_a_folder, makes_one_level],
     "folder exists": [makes_it_again],
     "new noise": [new_noise, noise_of_the_step],
     "not in eval mode": [hook(eval=False)],
     "gradients kept": [hook(grad=True)],
-    "left in eval mode": [hook(back=False)],
+    "left in eval mode": [outer_mode_alone, hook(back=False)],
     "random numbers": [hook(fork=False, before=torch.randn_like)],
     "global seed": [seeds],
     "random numbers of paint": [hook(fork=False)],

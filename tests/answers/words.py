@@ -447,7 +447,18 @@ def nan(*a):
     return heard(*a) / 0 * 0
 
 
+def mask_as_a_length(x, context, mask, query, key, value):
+    mask = torch.arange(mask.shape[1]) < mask.sum(1, keepdim=True)
+    return listen(x, context, mask, query, key, value)
+
+
+def sorted_first(prompt, vocabulary, length):
+    return tokenize(prompt, sorted(vocabulary), length)
+
+
 UNKNOWN = [
+    h(mask_as_a_length),
+    t(sorted_first),
     t(starter),
     t(reversed_words),
     t(whole_vocabulary),
