@@ -237,4 +237,8 @@ def test_progress_of_no_folder(tmp_path, capsys):
 def test_the_exercises_page_lists_them_all():
     page = (ROOT / "exercises" / "README.md").read_text(encoding="utf-8")
     for check, name in zip(checks.ALL, NAMES):
-        assert f"| {check.about.number:02d} | [{check.about.title}]({name}) | " in page
+        opening = read("exercises", name).cells[0].source
+        found = re.search(r"`(\w+)` · difficulty ([★☆]{5}) · (\d\d) minutes", opening)
+        label, stars, minutes = found.groups()
+        row = f"| {check.about.number:02d} | [{check.about.title}]({name}) | {label} | {stars} | {minutes} |"
+        assert row in page
