@@ -6,10 +6,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
-# What a user may set on the command line. The text reaches the commands through the environment,
+# What a user may set, after make or before it. The text reaches the commands through the environment,
 # exactly as typed: neither make nor the shell ever reads a prompt as code.
-OPTIONS := PROMPT STEPS GUIDANCE NEGATIVE SEED OUT MODEL PICTURES FILES
-$(foreach v,$(OPTIONS),$(eval override $(v) := $$(if $$(filter command,$$(origin $(v))),$$(value $(v)))))
+OPTIONS := PROMPT STEPS GUIDANCE NEGATIVE SAMPLER SEED OUT MODEL PICTURES FILES
+$(foreach v,$(OPTIONS),$(eval override $(v) := $$(value $(v))))
 export $(OPTIONS)
 
 .DEFAULT_GOAL := help
@@ -18,10 +18,11 @@ export $(OPTIONS)
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
 
-generate: .venv/.core  ## paint PROMPT="…" (STEPS= GUIDANCE= NEGATIVE= SEED= OUT=file.png MODEL=)
+generate: .venv/.core  ## paint PROMPT="…" (STEPS= GUIDANCE= NEGATIVE= SAMPLER= SEED= OUT=file.png MODEL=)
 	@$(BIN)/python -m diffusion_lib generate $${STEPS:+--steps "$$STEPS"} \
 	  $${GUIDANCE:+--guidance "$$GUIDANCE"} $${NEGATIVE:+--negative "$$NEGATIVE"} \
-	  $${SEED:+--seed "$$SEED"} $${OUT:+--output "$$OUT"} $${MODEL:+--model "$$MODEL"} \
+	  $${SAMPLER:+--sampler "$$SAMPLER"} $${SEED:+--seed "$$SEED"} \
+	  $${OUT:+--output "$$OUT"} $${MODEL:+--model "$$MODEL"} \
 	  -- "$${PROMPT:-a red dragon facing left}"
 
 lab: .venv/.notebooks  ## open JupyterLab at the first notebook
@@ -62,6 +63,14 @@ lint: .venv/.test  ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Two makes at once must not install into one .venv: the second waits for the first.
+define alone
+@until mkdir .venv.lock 2>/dev/null; do \
+    [ -n "$$told" ] || echo "Waiting for another make that installs (if there is none: rmdir .venv.lock)"; \
+    told=1; sleep 1; done; \
+  trap 'rmdir .venv.lock' EXIT; trap 'exit 130' INT TERM; set -e;
+endef
+
 .venv/.made:
 	@command -v "$(PYTHON)" >/dev/null || \
 	  { echo "There is no $(PYTHON) here: install Python 3.10 or newer, or name one: make PYTHON=python3.12"; exit 1; }
@@ -69,17 +78,13 @@ lint: .venv/.test  ## check style and format
 	  { echo "The course needs Python 3.10 or newer; name one that you have: make PYTHON=python3.12"; exit 1; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "$(PYTHON) cannot make environments: install its venv package (Debian, Ubuntu: sudo apt install python3-venv)"; exit 1; }
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
-	@touch $@
+	$(alone) $(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv; touch $@
 
 .venv/.core: pyproject.toml constraints.txt | .venv/.made
-	$(PIP_INSTALL) -e .
-	@touch $@
+	$(alone) $(PIP_INSTALL) -e .; touch $@
 
 .venv/.notebooks: pyproject.toml constraints.txt | .venv/.made
-	$(PIP_INSTALL) -e ".[notebooks]"
-	@touch .venv/.core $@
+	$(alone) $(PIP_INSTALL) -e ".[notebooks]"; touch .venv/.core $@
 
 .venv/.test: pyproject.toml constraints.txt | .venv/.made
-	$(PIP_INSTALL) -e ".[notebooks,test]"
-	@touch .venv/.core .venv/.notebooks $@
+	$(alone) $(PIP_INSTALL) -e ".[notebooks,test]"; touch .venv/.core .venv/.notebooks $@

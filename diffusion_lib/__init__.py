@@ -1,8 +1,11 @@
 """A small library for text-to-image diffusion, built step by step by the notebooks beside it."""
 
+from diffusion_lib.checkpoints import load_checkpoint, save_checkpoint, state_of
+from diffusion_lib.conditions import Cond, VectorEncoder
 from diffusion_lib.course import course_config
 from diffusion_lib.data import Sprites
-from diffusion_lib.denoiser import Cond, Denoiser, guided
+from diffusion_lib.denoiser import Denoiser, guided
+from diffusion_lib.ideal import Ideal
 from diffusion_lib.pipeline import TextToImage, load_pretrained
 from diffusion_lib.sampling import ddim, dpm_solver, heun, last
 from diffusion_lib.schedules import (
@@ -14,33 +17,5 @@ from diffusion_lib.schedules import (
     sigmoid_schedule,
     zero_terminal_snr,
 )
-from diffusion_lib.training import load_checkpoint, save_checkpoint, shuffled, state_of, train
+from diffusion_lib.training import shuffled, train
 from diffusion_lib.unet import UNet, UNetConfig
-
-__all__ = [
-    "Cond",
-    "Denoiser",
-    "Schedule",
-    "Sprites",
-    "TextToImage",
-    "UNet",
-    "UNetConfig",
-    "cosine_schedule",
-    "course_config",
-    "ddim",
-    "dpm_solver",
-    "flow_schedule",
-    "guided",
-    "heun",
-    "last",
-    "linear_schedule",
-    "load_checkpoint",
-    "load_pretrained",
-    "save_checkpoint",
-    "scaled_linear_schedule",
-    "shuffled",
-    "sigmoid_schedule",
-    "state_of",
-    "train",
-    "zero_terminal_snr",
-]

@@ -10,33 +10,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from diffusion_lib.checkpoints import finished, load_checkpoint, save_checkpoint, state_of
+from diffusion_lib.course import devices
 from diffusion_lib.data.sprites import Sprites, parse
-from diffusion_lib.images import curve, save_gif, save_png, tile
+from diffusion_lib.files import output, write
+from diffusion_lib.guards import whole
+from diffusion_lib.images import save_gif, save_png, tile
 from diffusion_lib.metrics import clustered_interval, correct
 from diffusion_lib.pipeline import TextToImage, load_pretrained, sprite_config
-from diffusion_lib.training import (
-    finished,
-    load_checkpoint,
-    save_checkpoint,
-    shuffled,
-    state_of,
-    train,
-)
+from diffusion_lib.sampling import ddim, dpm_solver, heun
+from diffusion_lib.training import shuffled, train
 
 RUNS = Path("runs")
 EXERCISES = Path(__file__).parent.parent / "exercises"
+SAMPLERS = {"ddim": ddim, "heun": heun, "dpm_solver": dpm_solver}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; errors that a user can mend end in one line and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):  # a console of few characters gets "?" for the others
+        getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
     args = parser().parse_args(arguments)
     try:
         args.run(args)
     except KeyboardInterrupt:
         return 130
-    except (ValueError, OSError, IndexError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, IndexError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -50,36 +52,37 @@ def parser() -> argparse.ArgumentParser:
         formatter = argparse.ArgumentDefaultsHelpFormatter
         sub = commands.add_parser(name, help=help, formatter_class=formatter)
         sub.set_defaults(run=function)
-        devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-        sub.add_argument("--device", default=devices[-1], choices=devices)
+        sub.add_argument("--device", default=devices()[-1], choices=devices())
         return sub
+
+    def painting(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--steps", type=count, default=20, help="steps from noise to picture")
+        p.add_argument(
+            "--guidance", type=float, default=3.0, help="1 = none; more = closer to the words"
+        )
+        p.add_argument("--sampler", choices=SAMPLERS, default="ddim", help="heun: two calls a step")
+        p.add_argument("--no-clip", action="store_true", help="let the guesses leave [-1, 1]")
+        p.add_argument("--seed", type=int, default=0, help="another seed, another picture")
+        p.add_argument("--model", default="sprites", help="a shipped model, or a checkpoint's path")
 
     p = command("generate", generate, "paint pictures from words")
     p.add_argument("prompts", nargs="+", help='e.g. "a red dragon facing left"')
-    p.add_argument("--steps", type=int, default=20, help="network calls a picture")
-    p.add_argument(
-        "--guidance", type=float, default=3.0, help="1 = none; more = closer to the words"
-    )
-    p.add_argument("--negative", help="words that the picture should have nothing of")
-    p.add_argument("--seed", type=int, default=0, help="another seed, another picture")
+    painting(p)
+    p.add_argument("--negative", help="words that the pictures should have nothing of")
     p.add_argument("-o", "--output", type=Path, default=Path("out.png"))
-    p.add_argument("--model", default="sprites", help="a shipped model, or a checkpoint's path")
 
     p = command("train", train_sprites, "train the sprite model from scratch")
-    p.add_argument("--steps", type=int, default=1900, help="the shipped model took 5000")
-    p.add_argument("--batch-size", type=int, default=64)
+    p.add_argument("--steps", type=count, default=1900, help="the shipped model took 5000")
+    p.add_argument("--batch-size", type=count, default=64)
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--every", type=int, default=250, help="steps between checkpoints and samples")
-    p.add_argument("-o", "--output", type=Path, default=RUNS / "sprites.safetensors")
+    p.add_argument("--every", type=count, default=250, help="steps between checkpoints and samples")
+    p.add_argument("-o", "--output", default=str(RUNS / "sprites"), help="the run's files begin so")
     p.add_argument("--restart", action="store_true", help="forget an earlier, unfinished run")
 
     p = command("evaluate", evaluate, "measure prompt accuracy on unseen and on seen combinations")
-    p.add_argument("--model", default="sprites", help="a shipped model, or a checkpoint's path")
-    p.add_argument("--pictures", type=int, default=1000)
-    p.add_argument("--steps", type=int, default=20)
-    p.add_argument("--guidance", type=float, default=3.0)
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--pictures", type=count, default=1000)
+    painting(p)
 
     p = commands.add_parser("progress", help="which exercises are solved, and which is next")
     p.set_defaults(run=progress)
@@ -87,31 +90,54 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def count(text: str) -> int:
+    """For argparse: a whole number of at least 1."""
+    try:
+        return whole("it", int(text), 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1, not {text!r}") from None
+
+
+def how(args: argparse.Namespace) -> dict:
+    """The options of `painting`, for `generate` and `film`."""
+    sampler, clip = SAMPLERS[args.sampler], not args.no_clip
+    return dict(steps=args.steps, guidance=args.guidance, sampler=sampler, clip=clip)
+
+
 def generate(args: argparse.Namespace) -> None:
     """Writes the pictures in one enlarged grid, and the film of their denoising beside it."""
+    movie = args.output.with_suffix(".gif")
+    for path in (args.output, movie):
+        output(path)
     model = load_pretrained(args.model).to(args.device)
-    film = model.film(
-        args.prompts,
-        steps=args.steps,
-        guidance=args.guidance,
-        negative=args.negative,
-        seed=args.seed,
-    )
+    film = model.film(args.prompts, negative=args.negative, seed=args.seed, **how(args))
     frames = []
     for step in tqdm(film, total=args.steps, desc="denoising", unit="step"):
         frames.append(tile(step.x.clamp(-1, 1), scale=16))
     save_png(frames[-1], args.output)
-    movie = args.output.with_suffix(".gif")
     save_gif(frames, movie)
     print(f"picture: {args.output}\nfilm:    {movie}")
 
 
 def train_sprites(args: argparse.Namespace) -> None:
     """Trains, showing loss and samples as it goes; after Ctrl-C the same command goes on."""
-    path: Path = args.output
+    name = args.output.removesuffix(".safetensors")
+    if name.endswith(".model"):
+        raise ValueError(f"{args.output}: that is the name of a finished model; choose another")
+    path = output(f"{name}.safetensors" if name and name[-1] not in "/\\" else name)
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+            _train(args, name, path)
+    except Timeout:
+        raise OSError(
+            f"another process is training {path}: wait, or name another --output"
+        ) from None
+
+
+def _train(args: argparse.Namespace, name: str, path: Path) -> None:
     resume = load_checkpoint(path) if path.is_file() and not args.restart else None
-    start = resume.step if resume else 0
-    if start >= args.steps:
+    start, model_path = resume.step if resume else 0, Path(f"{name}.model.safetensors")
+    if start >= args.steps and model_path.is_file():
         raise ValueError(f"{path} is trained to the end: use --restart, or more --steps")
     data = Sprites(seed=args.seed)
     torch.manual_seed(args.seed)  # the fresh weights
@@ -119,20 +145,14 @@ def train_sprites(args: argparse.Namespace) -> None:
     model.to(args.device, memory_format=torch.channels_last)  # a tenth faster on CPUs
     if resume and resume.config != model.config:
         raise ValueError(f"{path} holds another kind of model: use --restart, or another --output")
-    batches = shuffled(data, args.batch_size, args.seed, start)
-    history = path.with_suffix(".json")
-    log = json.loads(history.read_text()) if resume and history.is_file() else []
-    log = [row for row in log if row["step"] <= start]
+    log = list(resume.log) if resume else []  # rows of step, loss and seconds
     before, began, losses = log[-1]["seconds"] if log else 0.0, time.perf_counter(), []
     prompts = data.held_out_prompts(16, seed=args.seed)
-    print(f"checkpoints, samples and the loss curve: {path.with_suffix('')}*")
-    with (
-        tqdm(total=args.steps, initial=start, desc="training", unit="step") as bar,
-        _ctrl_c() as stop,
-    ):
-        for state in train(
-            model, batches, steps=args.steps, lr=args.lr, seed=args.seed, resume=resume
-        ):
+    print(f"checkpoints, samples and the loss curve: {name}.*")
+    batches = shuffled(data, args.batch_size, args.seed, start)
+    with tqdm(total=args.steps, initial=start, unit="step") as bar, _ctrl_c() as stop:
+        options = dict(steps=args.steps, lr=args.lr, seed=args.seed, resume=resume)
+        for state in train(model, batches, **options) if start < args.steps else ():
             bar.update()
             losses.append(state.loss)
             if state.step % args.every and state.step < args.steps and not stop:
@@ -142,19 +162,31 @@ def train_sprites(args: argparse.Namespace) -> None:
             bar.set_postfix(loss=f"{loss:.4f}")
             seconds = round(before + time.perf_counter() - began, 1)
             log.append({"step": state.step, "loss": loss, "seconds": seconds})
-            save_checkpoint(path, state_of(state, model.config))
-            history.write_text(json.dumps(log, indent=1))
+            checkpoint = state_of(state, model.config)
+            checkpoint.log = log
+            save_checkpoint(path, checkpoint)
+            write(f"{name}.json", json.dumps(log, indent=1).encode())
             if stop:
                 break
-            save_png(curve([row["loss"] for row in log], "loss"), path.with_suffix(".loss.png"))
+            _draw_curve(log, f"{name}.loss.png")
             samples = state.ema.model.generate(prompts, seed=args.seed)
-            save_png(tile(samples, scale=8), path.with_suffix(".png"))
-    if stop:
-        print(f"stopped and saved at step {state.step}; the same command goes on from there")
+            save_png(tile(samples, scale=8), f"{name}.png")
+    if stop and bar.n < args.steps:
+        print(f"stopped and saved at step {bar.n}; the same command goes on from there")
         raise KeyboardInterrupt
-    model_path = path.with_suffix(".model.safetensors")
-    save_checkpoint(model_path, finished(state_of(state, model.config)))
-    print(f"{args.steps} steps in {seconds:.0f} s; paint with it: generate … --model {model_path}")
+    save_checkpoint(model_path, finished(load_checkpoint(path)))
+    total = log[-1]["seconds"] if log else 0
+    print(f"{args.steps} steps in {total:.0f} s; paint with it: generate … --model {model_path}")
+
+
+def _draw_curve(log: list[dict], path: str) -> None:
+    try:
+        from diffusion_lib.plotting import curves, png
+    except ModuleNotFoundError:  # the numbers are in the .json; the core draws no curves
+        return
+    steps, losses = [row["step"] for row in log], [row["loss"] for row in log]
+    labels = dict(title="Training", xlabel="step", ylabel="loss", log="y")
+    write(path, png(curves(steps, {"loss": losses}, **labels)))
 
 
 @contextmanager
@@ -184,9 +216,7 @@ def evaluate(args: argparse.Namespace) -> None:
     ):
         right = []
         for i in tqdm(range(0, len(prompts), 100), desc=name, leave=False):
-            images = model.generate(
-                prompts[i : i + 100], steps=args.steps, guidance=args.guidance, seed=args.seed + i
-            )
+            images = model.generate(prompts[i : i + 100], seed=args.seed + i, **how(args))
             right.append(correct(images.cpu(), prompts[i : i + 100]))
         right = torch.cat(right)
         pairs = [(a.kind, a.colour) for a in map(parse, prompts)]

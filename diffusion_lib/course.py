@@ -19,23 +19,34 @@ class CourseConfig:
     amp: torch.dtype | None  # of mixed precision: `train(..., amp=config.amp)`; None = float32
 
 
+def devices() -> list[str]:
+    """What this machine computes on, the best last: "cpu", Apple's "mps", "cuda"."""
+    mps = getattr(torch.backends, "mps", None) is not None and torch.backends.mps.is_available()
+    return ["cpu"] + ["mps"] * mps + ["cuda"] * torch.cuda.is_available()
+
+
 def course_config() -> CourseConfig:
     """Sizes for a CPU or, where there is one, a GPU.
 
-    The environment variable DIFFUSION_COURSE = cpu or cuda decides before the machine is asked.
-    Raises ValueError for another value, or for cuda where PyTorch finds no GPU.
+    The environment variable DIFFUSION_COURSE = cpu, mps or cuda decides before the machine is
+    asked. Raises ValueError for another value, or for a GPU that PyTorch does not find.
     """
     wanted = os.environ.get("DIFFUSION_COURSE", "").strip().lower()
-    if wanted not in ("", "cpu", "cuda"):
-        raise ValueError(f"DIFFUSION_COURSE is {wanted!r}: set it to cpu or to cuda, or unset it")
-    if wanted != "cpu" and torch.cuda.is_available():
-        # Older GPUs emulate bfloat16, slowly: ask for the real thing.
+    if wanted not in ("", "cpu", "mps", "cuda"):
+        raise ValueError(f"DIFFUSION_COURSE is {wanted!r}: set it to cpu, mps or cuda, or unset it")
+    found = ["cpu"] if wanted == "cpu" else devices()
+    name = wanted or found[-1]
+    if name not in found:
+        raise ValueError(
+            f"DIFFUSION_COURSE is {name}, but PyTorch finds no GPU of the kind: use cpu"
+        )
+    if name == "cpu":
+        return CourseConfig(torch.device("cpu"), 64, 300, 16, None)
+    amp = None
+    if name == "cuda":  # older GPUs emulate bfloat16, slowly: ask for the real thing
         real = torch.cuda.is_bf16_supported(including_emulation=False)
         amp = torch.bfloat16 if real else torch.float16
-        return CourseConfig(torch.device("cuda"), 256, 2000, 64, amp)
-    if wanted == "cuda":
-        raise ValueError("DIFFUSION_COURSE is cuda, but PyTorch finds no GPU: set it to cpu")
-    return CourseConfig(torch.device("cpu"), 64, 300, 16, None)
+    return CourseConfig(torch.device(name), 256, 2000, 64, amp)
 
 
 def progress(iterable: Iterable, total: int | None = None, desc: str = "") -> tqdm:

@@ -1,124 +1,158 @@
 """The contract that the course hangs on: D(x_t, t, cond) is an estimate of E[x_0 | x_t, cond]."""
 
-import math
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_lib.schedules import Schedule, randn_like
+from diffusion_lib.conditions import Cond
+from diffusion_lib.guards import floats, real
+from diffusion_lib.noise import randn_like
+from diffusion_lib.schedules import Schedule
 
-PREDICTIONS = ("x0", "eps", "v", "flow")
+Denoise = Callable[[Tensor, int | Tensor], Tensor]  # (x, t) -> an estimate of x_0
 
-
-class Cond(NamedTuple):
-    """What a picture should show. context: (B, L, D); mask: (B, L), True = attend, or None."""
-
-    context: Tensor
-    mask: Tensor | None = None
+# Whatever a network is asked for is a mixture p x0 + q eps: here are p and q, given alpha and sigma.
+# (v: Salimans & Ho 2022, appendix D; flow: Lipman et al. 2023, eq. 23) Add a row, and it works.
+PREDICTIONS: dict[str, Callable] = {
+    "x0": lambda alpha, sigma: (1, 0),
+    "eps": lambda alpha, sigma: (0, 1),
+    "v": lambda alpha, sigma: (-sigma, alpha),
+    "flow": lambda alpha, sigma: (-1, 1),
+}
 
 
 class Denoiser(nn.Module):
-    """A network, the schedule it was trained on, and what its output means.
+    """A network, the schedule it was trained on, and what its output means: a row of PREDICTIONS.
 
-    prediction   the net's target      x0 from the net's output
-    x0           x0                    net
-    eps          eps                   (x - sigma net) / alpha
-    v            alpha eps - sigma x0  (alpha x - sigma net) / (alpha² + sigma²)
-    flow         eps - x0              (x - sigma net) / (alpha + sigma)
+        target = p x0 + q eps        x0 = (q x - sigma net) / (alpha q - sigma p)
 
     Only here is time converted: the net hears t - 1 (0…T-1), as Stable Diffusion's does.
-    (v: Salimans & Ho 2022, appendix D; flow: Lipman et al. 2023, eq. 23)
     """
 
-    def __init__(self, net: nn.Module, schedule: Schedule, prediction: str = "v") -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        schedule: Schedule,
+        prediction: str = "v",
+        times: Callable[[int, torch.Generator | None], Tensor] | None = None,
+        weight: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """times: how `loss` draws times, (n, generator) -> n integers in 1…T; default `uniform`.
+        weight: (B,) times -> the (B,) weights of their squared errors; by default all are 1.
+        Raises ValueError for a prediction that is no row, or that says nothing of x0 at some t.
+        """
         super().__init__()
         if prediction not in PREDICTIONS:
-            raise ValueError(f"prediction must be one of {PREDICTIONS}, not {prediction!r}")
-        if prediction == "eps" and schedule.alpha[-1] == 0:
+            rows = tuple(PREDICTIONS)
+            raise ValueError(f"prediction must be one of {rows}, not {prediction!r}")
+        alpha, sigma = schedule.alpha[1:], schedule.sigma[1:]
+        p, q = PREDICTIONS[prediction](alpha, sigma)
+        silent = (alpha * q - sigma * p == 0).nonzero()
+        if len(silent):
             raise ValueError(
-                "this schedule ends in pure noise (alpha[T] = 0), where noise says nothing of x0: "
-                "use prediction 'v', 'x0' or 'flow'"
+                f"{prediction!r} says nothing of x0 at t = {int(silent[0]) + 1}, where alpha q = "
+                "sigma p (with 'eps': pure noise, alpha = 0): use 'v', 'x0' or 'flow'"
             )
         self.net = net
         self.schedule = schedule
         self.prediction = prediction
+        self.times = times or self.uniform
+        self.weight = weight
 
     def forward(self, x: Tensor, t: int | Tensor, cond: Cond | None = None) -> Tensor:
         """The contract. x: (B, …); t: an integer or (B,) integers in 0…T. Returns (B, …).
 
         At t = 0 the picture is clean: D(x, 0) = x, and the net is not asked.
         """
-        t = torch.as_tensor(t, device="cpu").expand(len(x))  # (B,)
+        t = self.schedule.index(t).expand(len(floats("x", x)))  # (B,)
         alpha, sigma = self.schedule.at(t, like=x)
         if not t.any():
             return x
-        x0 = self.to_x0(self.ask(x, t, cond), x, alpha, sigma)
-        return torch.where(sigma == 0, x, x0)
+        clean = sigma == 0
+        x0 = self.to_x0(self.ask(x, t, cond), x, alpha, sigma.masked_fill(clean, 1))
+        return torch.where(clean, x, x0).to(x.dtype)
 
     def ask(self, x: Tensor, t: Tensor, cond: Cond | None) -> Tensor:
-        """The net's raw output in x's dtype, whatever precision autocast ran it in."""
+        """The net's output in x's precision; the net itself works in that of its weights."""
+        if cond is not None and len(cond.context) != len(x):
+            cond = cond.expand(len(x))
+        dtype = next(self.parameters(), x).dtype
         time = (t - 1).clamp(min=0).to(x.device, non_blocking=True)
-        return self.net(x, time, *(cond or ())).to(x.dtype)
-
-    def to_x0(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """x0 from the net's output: the right-hand column of the table."""
-        if self.prediction == "x0":
-            return output
-        if self.prediction == "eps":
-            return (x - sigma * output) / alpha
-        if self.prediction == "v":
-            return (alpha * x - sigma * output) / (alpha**2 + sigma**2)
-        return (x - sigma * output) / (alpha + sigma)
+        output = self.net(x.to(dtype), time, *(cond or ()))
+        if output.shape != x.shape:
+            raise ValueError(
+                f"the network answers {tuple(output.shape)} to {tuple(x.shape)}: give it as many "
+                "out_channels as in_channels, and both as many as the pictures have"
+            )
+        return output.to(x.dtype)
 
     def target(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """What the net should answer: the middle column of the table."""
-        if self.prediction == "x0":
-            return x0
-        if self.prediction == "eps":
-            return eps
-        if self.prediction == "v":
-            return alpha * eps - sigma * x0
-        return eps - x0
+        """What the net should answer."""
+        p, q = PREDICTIONS[self.prediction](alpha, sigma)
+        return p * x0 + q * eps
+
+    def to_x0(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """`target` solved for x0, with eps = (x - alpha x0) / sigma."""
+        p, q = PREDICTIONS[self.prediction](alpha, sigma)
+        return (q * x - sigma * output) / (alpha * q - sigma * p)
+
+    def uniform(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """n times, each of 1…T equally likely. (Ho et al. 2020, algorithm 1)"""
+        device = generator.device if generator is not None else "cpu"
+        return torch.randint(1, self.schedule.T + 1, (n,), generator=generator, device=device)
 
     def loss(
         self, x0: Tensor, cond: Cond | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Mean squared error on the net's own target, at t uniform on 1…T. (Ho et al. 2020, eq. 14)"""
-        device = generator.device if generator is not None else "cpu"
-        T = self.schedule.T
-        t = torch.randint(1, T + 1, (len(x0),), generator=generator, device=device).cpu()
+        """Mean squared error on the net's own target, at random times. (Ho et al. 2020, eq. 14)"""
+        t = self.schedule.index(self.times(len(floats("x0", x0)), generator))  # (B,)
+        if t.shape != (len(x0),) or not t.all():
+            raise ValueError(f"times must give one t in 1…{self.schedule.T} a picture, not {t}")
         eps = randn_like(x0, generator)
         alpha, sigma = self.schedule.at(t, like=x0)
         output = self.ask(alpha * x0 + sigma * eps, t, cond)
-        return F.mse_loss(output, self.target(x0, eps, alpha, sigma))
+        square = (output - self.target(x0, eps, alpha, sigma)).square()  # (B, …)
+        if self.weight is not None:
+            square = self.weight(t).to(square).view(alpha.shape) * square
+        return square.mean()
 
 
-def guided(
-    denoiser: Callable[..., Tensor], cond: Cond, null: Cond | None = None, scale: float = 1.0
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """denoise(x, t) for a sampler: D(null) + scale (D(cond) - D(null)). (Ho & Salimans 2022, eq. 6)
+def guided(denoise: Denoise, without: Denoise | None = None, scale: float = 1.0) -> Denoise:
+    """without + scale (denoise - without), as a function (x, t). (Ho & Salimans 2022, eq. 6)
 
-    scale 1 is plain conditional sampling ("no guidance"), 0 unconditional: then only that branch
-    runs; else both run in one stacked call. null: as cond, or one row for all; a negative prompt
-    is nothing else than another null.
+    Two denoise functions, such as partial(D, cond=c) and partial(D, cond=null): those of one D are
+    answered in one stacked call. For a negative prompt, guide away from its condition; for
+    autoguidance, from a weaker network. (Karras et al. 2024) scale 1 is plain conditional sampling
+    ("no guidance"), 0 unconditional: then only that function runs.
     """
-    if not math.isfinite(scale):
-        raise ValueError(f"the guidance scale must be a finite number, not {scale}")
+    scale = real("the guidance scale", scale)
     if scale == 1:
-        return lambda x, t: denoiser(x, t, cond)
-    if null is None:
-        raise ValueError(f"guidance {scale} needs a null condition: the empty prompt's, say")
-    null = Cond(*(n if n is None else n.expand_as(c) for n, c in zip(null, cond)))
+        return denoise
+    if without is None:
+        raise ValueError(f"guidance {scale:g} needs a function to guide away from: the null's, say")
     if scale == 0:
-        return lambda x, t: denoiser(x, t, null)
-    both = Cond(*(n if n is None else torch.cat([n, c]) for n, c in zip(null, cond)))
+        return without
 
-    def denoise(x: Tensor, t: int | Tensor) -> Tensor:
-        t = torch.as_tensor(t, device="cpu").expand(len(x))
-        without, with_cond = denoiser(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
-        return without + scale * (with_cond - without)
+    def mixed(x: Tensor, t: int | Tensor) -> Tensor:
+        base, towards = _both(without, denoise, x, t)
+        return base + scale * (towards - base)
 
-    return denoise
+    return mixed
+
+
+def _both(first: Denoise, second: Denoise, x: Tensor, t: int | Tensor) -> tuple[Tensor, ...]:
+    """Both answers; in one call, where they are one denoiser's under two conditions."""
+    if not all(isinstance(f, partial) and f.keywords.keys() == {"cond"} for f in (first, second)):
+        return first(x, t), second(x, t)
+    if first.func is not second.func or first.args or second.args:
+        return first(x, t), second(x, t)
+    conds = [f.keywords["cond"].expand(len(x)) for f in (first, second)]
+    t = torch.as_tensor(t, device="cpu").expand(len(x))
+    return first.func(torch.cat([x, x]), torch.cat([t, t]), cond=Cond.cat(conds)).chunk(2)
+
+
+def clipped(denoise: Denoise) -> Denoise:
+    """The same guess kept in [-1, 1], where pictures are: strong guidance leaves that range."""
+    return lambda x, t: denoise(x, t).clamp(-1, 1)

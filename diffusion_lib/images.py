@@ -5,15 +5,16 @@ Images are float (..., 3, H, W) in [-1, 1]; Pillow's are 8 bits a channel.
 
 import io
 import math
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
+
+from diffusion_lib.files import write
+from diffusion_lib.guards import floats, whole
 
 HOLD = 1.5  # seconds that a film rests on its last frame
 
@@ -23,11 +24,7 @@ def to_uint8(images: Tensor) -> np.ndarray:
 
     Raises ValueError for another shape, for integers, and for values that are not finite.
     """
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(
-            f"images are float tensors in [-1, 1], not {kind}: uint8 / 127.5 - 1 is one"
-        )
+    floats("images", images)
     if images.ndim < 3 or images.shape[-3] != 3:
         raise ValueError(
             f"images have shape (..., 3, H, W), not {tuple(images.shape)}: "
@@ -57,15 +54,12 @@ def tile(
     if isinstance(images, Tensor) and images.ndim == 3:
         images = images[None]
     pixels = to_uint8(images)
-    if pixels.ndim != 4 or len(pixels) == 0:
-        raise ValueError(f"tile takes (B, 3, H, W) with B >= 1, not {tuple(images.shape)}")
-    if scale < 1 or pad < 0 or (columns is not None and columns < 1):
-        raise ValueError(
-            f"scale and columns are at least 1, pad at least 0: {scale=} {columns=} {pad=}"
-        )
+    if pixels.ndim != 4:
+        raise ValueError(f"tile takes (B, 3, H, W), not {tuple(images.shape)}")
+    scale, pad = whole("scale", scale, 1), whole("pad", pad, 0)
     pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
     n, height, width, _ = pixels.shape
-    columns = min(columns or math.ceil(math.sqrt(n)), n)
+    columns = math.ceil(math.sqrt(n)) if columns is None else min(whole("columns", columns, 1), n)
     rows = math.ceil(n / columns)
     size = (columns * (width + pad) - pad, rows * (height + pad) - pad)
     sheet = Image.new("RGB", size, background)
@@ -75,32 +69,11 @@ def tile(
     return sheet
 
 
-def curve(values: Sequence[float], name: str, size: tuple[int, int] = (480, 240)) -> Image.Image:
-    """A line through positive values, evenly spaced, on a logarithmic axis; a first look only."""
-    image = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(image)
-    logs = [math.log(max(v, 1e-12)) for v in values]
-    low, high = min(logs), max(max(logs), min(logs) + 1e-6)
-    left, right, top, bottom = 60, size[0] - 12, 28, size[1] - 16
-    across = (right - left) / max(len(logs) - 1, 1)
-    points = [
-        (left + i * across, bottom - (v - low) / (high - low) * (bottom - top))
-        for i, v in enumerate(logs)
-    ]
-    draw.line([(left, top), (left, bottom), (right, bottom)], fill="#888888")
-    draw.line(points, fill="#0072b2", width=2)
-    for v in (low, high):
-        y = bottom - (v - low) / (high - low) * (bottom - top)
-        draw.text((left - 6, y), f"{math.exp(v):.3g}", fill="#444444", anchor="rm")
-    draw.text((left, 8), f"{name}: {values[-1]:.4g} now", fill="#000000")
-    return image
-
-
 def save_png(image: Image.Image, path: str | Path) -> None:
     """Writes a PNG, whole or not at all; makes the folder. Raises ValueError or OSError in words."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    _write(buffer.getvalue(), path, ".png")
+    write(_named(path, ".png"), buffer.getvalue())
 
 
 def save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: float = 2.0) -> None:
@@ -122,7 +95,7 @@ def save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: float = 2
     first.save(
         buffer, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False
     )
-    _write(buffer.getvalue(), path, ".gif")
+    write(_named(path, ".gif"), buffer.getvalue())
 
 
 def frame_durations(frames: Sequence[Image.Image], seconds: float) -> list[int]:
@@ -141,27 +114,9 @@ def _at_most(size: tuple[int, int], side: int) -> tuple[int, int]:
     return min(size[0], side), min(size[1], side)
 
 
-def _write(data: bytes, path: str | Path, suffix: str) -> None:
-    """To a temporary file beside `path`, then renamed: an earlier file stays whole on failure."""
-    path = Path(path)
-    if path.suffix.lower() != suffix:
-        raise ValueError(f"{path}: this writes a {suffix} file, so call it {path.stem}{suffix}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OSError(f"could not write {path}: {_reason(error, path)}") from error
-
-
-def _reason(error: OSError, path: Path) -> str:
-    if path.is_dir():
-        return "it is a folder; give a file's name"
-    if isinstance(error, PermissionError):
-        return f"you may not write to the folder {path.parent}; choose another"
-    if isinstance(error, (NotADirectoryError, FileExistsError)):
-        return f"{path.parent} is a file, not a folder"
-    return (error.strerror or str(error)).lower()
+def _named(path: str | Path, suffix: str) -> str | Path:
+    if Path(path).suffix.lower() != suffix:
+        raise ValueError(
+            f"{path}: this writes a {suffix} file, so call it {Path(path).stem}{suffix}"
+        )
+    return path

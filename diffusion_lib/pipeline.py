@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_lib import schedules
-from diffusion_lib.denoiser import Cond, Denoiser, guided
+from diffusion_lib.checkpoints import load_checkpoint
+from diffusion_lib.conditions import Cond
+from diffusion_lib.denoiser import Denoise, Denoiser, clipped, guided
+from diffusion_lib.guards import pictures, texts, whole
 from diffusion_lib.sampling import Step, ddim
-from diffusion_lib.schedules import randn_like
 from diffusion_lib.text import TextConfig, TextEncoder, Tokenizer
-from diffusion_lib.training import load_checkpoint
 from diffusion_lib.unet import UNet, UNetConfig
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -23,6 +25,7 @@ SCHEDULES: dict[str, Callable[..., schedules.Schedule]] = {
     "sigmoid": schedules.sigmoid_schedule,
     "flow": schedules.flow_schedule,
 }
+Sampler = Callable[[Denoise, schedules.Schedule, Tensor, int], Iterator[Step]]
 
 
 class TextToImage(nn.Module):
@@ -39,15 +42,28 @@ class TextToImage(nn.Module):
         text_encoder: TextEncoder,
         denoiser: Denoiser,
         autoencoder: nn.Module | None = None,
-        size: int = 16,
+        size: int | tuple[int, int] = 16,
     ) -> None:
-        """size: height and width of what the denoiser works on."""
+        """size: height and width, or both in one number, of what the denoiser works on.
+
+        Raises ValueError where the tokenizer has more or fewer words than the encoder.
+        """
         super().__init__()
+        if len(tokenizer) != text_encoder.config.vocabulary:
+            raise ValueError(
+                f"the tokenizer has {len(tokenizer)} tokens, the text encoder "
+                f"{text_encoder.config.vocabulary}: they were not made for each other"
+            )
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder
         self.denoiser = denoiser
         self.autoencoder = autoencoder
-        self.size = size
+        height, width = (size, size) if not isinstance(size, Sequence) else size
+        self.shape = (
+            denoiser.net.config.in_channels,
+            whole("size", height, 1),
+            whole("size", width, 1),
+        )
 
     @property
     def device(self) -> torch.device:
@@ -62,6 +78,7 @@ class TextToImage(nn.Module):
         self, x0: Tensor, captions: Sequence[str], generator: torch.Generator | None = None
     ) -> Tensor:
         """x0: (B, 3, H, W) in [-1, 1], with a caption each. Returns a scalar."""
+        captions = texts(captions, "captions", len(pictures("pictures", x0, bound=1.01)))
         dropped = torch.rand(len(captions), generator=generator) < self.drop
         cond = self.encode(["" if d else c for c, d in zip(captions, dropped)])
         if self.autoencoder is not None:
@@ -71,11 +88,22 @@ class TextToImage(nn.Module):
 
     @torch.no_grad()
     def denoise_with(
-        self, prompts: Sequence[str], guidance: float = 3.0, negative: str | None = None
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        """denoise(x, t) for any sampler: the prompts are encoded here, once."""
-        null = self.encode([negative or ""]) if guidance != 1 else None
-        return guided(self.denoiser, self.encode(prompts), null, guidance)
+        self,
+        prompts: Sequence[str],
+        guidance: float = 3.0,
+        negative: str | Sequence[str] | None = None,
+        clip: bool = True,
+    ) -> Denoise:
+        """denoise(x, t) for any sampler: the prompts are encoded here, once. See `generate`."""
+        cond = self.encode(prompts)
+        away = [negative or ""] if isinstance(negative, str | None) else texts(negative, "negative")
+        if len(away) not in (1, len(prompts)):
+            raise ValueError(
+                f"{len(prompts)} prompts need one negative or as many, not {len(away)}"
+            )
+        null = partial(self.denoiser, cond=self.encode(away)) if guidance != 1 else None
+        denoise = guided(partial(self.denoiser, cond=cond), null, guidance)
+        return clipped(denoise) if clip and self.autoencoder is None else denoise
 
     def noise(self, n: int, seed: int | None = None) -> Tensor:
         """x_T for n pictures; picture i has the same noise whatever n is, and on every device."""
@@ -83,11 +111,9 @@ class TextToImage(nn.Module):
         if seed is None:
             generator.seed()
         else:
-            generator.manual_seed(seed)
-        channels = self.denoiser.net.config.in_channels
-        x = randn_like(torch.empty(n, channels, self.size, self.size), generator)
-        sigma_T = float(self.denoiser.schedule.sigma[-1])
-        return (x * sigma_T).to(self.device)
+            generator.manual_seed(whole("seed", seed, -(2**63), 2**63 - 1))
+        rows = [torch.randn(self.shape, generator=generator) for _ in range(whole("n", n, 1))]
+        return (torch.stack(rows) * float(self.denoiser.schedule.sigma[-1])).to(self.device)
 
     @torch.no_grad()
     def film(
@@ -96,13 +122,15 @@ class TextToImage(nn.Module):
         *,
         steps: int = 20,
         guidance: float = 3.0,
-        negative: str | None = None,
+        negative: str | Sequence[str] | None = None,
         seed: int | None = None,
+        sampler: Sampler = ddim,
+        clip: bool = True,
     ) -> Iterator[Step]:
-        """`generate` step by step. Raises ValueError for bad prompts or steps."""
-        denoise = self.denoise_with(prompts, guidance, negative)
+        """`generate` step by step."""
+        denoise = self.denoise_with(prompts, guidance, negative, clip)
         x = self.noise(len(prompts), seed)
-        for step in ddim(denoise, self.denoiser.schedule, x, steps):
+        for step in sampler(denoise, self.denoiser.schedule, x, steps):
             yield step._replace(x=self.decode(step.x), x0=self.decode(step.x0))
 
     def decode(self, x: Tensor) -> Tensor:
@@ -115,31 +143,39 @@ class TextToImage(nn.Module):
         *,
         steps: int = 20,
         guidance: float = 3.0,
-        negative: str | None = None,
+        negative: str | Sequence[str] | None = None,
         seed: int | None = None,
+        sampler: Sampler = ddim,
+        clip: bool = True,
     ) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1], one a prompt.
 
-        steps: 1…T network calls; guidance: 1 = none, more = closer to the words, less varied;
-        negative: what not to paint, heard where guidance > 1 (1.5 is plenty for one that is near
-        the prompt); seed: the same one gives the same pictures.
+        steps: 1…T network calls (`heun`: twice as many); guidance: 1 = none, more = closer to the
+        words, less varied; negative: what not to paint, one text or one a prompt, heard where
+        guidance > 1 (1.5 is plenty for one that is near the prompt); seed: the same one gives the
+        same pictures; sampler: ddim, heun or dpm_solver; clip: keep each guess of the clean picture
+        in [-1, 1] (pixels only). Raises ValueError for bad prompts, steps, guidance or seed.
         """
-        for step in self.film(
-            prompts, steps=steps, guidance=guidance, negative=negative, seed=seed
-        ):
+        options = dict(guidance=guidance, negative=negative, seed=seed, sampler=sampler, clip=clip)
+        for step in self.film(prompts, steps=steps, **options):
             pass
         return step.x.clamp(-1, 1)
 
     # -- configuration ------------------------------------------------------------------------
 
     @classmethod
-    def from_config(cls, config: dict) -> "TextToImage":
+    def from_config(cls, config: dict, device: torch.device | str = "cpu") -> "TextToImage":
         """A model with fresh weights from a plain dictionary (see `sprite_config`)."""
         tokenizer = Tokenizer(config["vocabulary"], config["text"]["length"])
-        encoder = TextEncoder(TextConfig(**config["text"]))
         schedule = SCHEDULES[config["schedule"]](config["T"])
-        denoiser = Denoiser(UNet(UNetConfig(**config["unet"])), schedule, config["prediction"])
-        model = cls(tokenizer, encoder, denoiser, size=config["size"])
+        with torch.device(device):
+            encoder, net = (
+                TextEncoder(TextConfig(**config["text"])),
+                UNet(UNetConfig(**config["unet"])),
+            )
+        model = cls(
+            tokenizer, encoder, Denoiser(net, schedule, config["prediction"]), size=config["size"]
+        )
         model.config = config
         return model
 
@@ -173,8 +209,12 @@ def load_pretrained(name: str | Path = "sprites") -> TextToImage:
     checkpoint = load_checkpoint(path)
     weights = checkpoint.part("ema") or checkpoint.part("model")
     try:
-        model = TextToImage.from_config(checkpoint.config)
-        model.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError) as error:
+        unet, text = checkpoint.config["unet"], checkpoint.config["text"]
+        depth = max(unet["layers"] * len(unet["channels"]), text["layers"])
+        if depth > len(weights) or not all(w.is_floating_point() for w in weights.values()):
+            raise ValueError("its weights are not those that its configuration speaks of")
+        model = TextToImage.from_config(checkpoint.config, device="meta")  # no memory, no drawing
+        model.load_state_dict({k: w.float() for k, w in weights.items()}, assign=True)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not fit this version of TextToImage: {error}") from error
     return model.eval().requires_grad_(False)

@@ -11,7 +11,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -54,26 +53,20 @@ def show(fig: Figure, text: str) -> None:
         raise ValueError("a figure needs a text: what to see, and one number computed from it")
     width = int(fig.get_figwidth() * 15)  # characters that fit on a line
     fig.text(0.5, -0.02, textwrap.fill(text, width), ha="center", va="top", color="0.35")
+    _show_png(png(fig, bbox_inches="tight"), text)
+
+
+def png(fig: Figure, bbox_inches: str | None = None) -> bytes:
+    """The figure as a PNG file's bytes; it is closed."""
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
+    fig.savefig(buffer, format="png", bbox_inches=bbox_inches, metadata={"Software": None})
     plt.close(fig)
-    _show_png(buffer.getvalue(), text)
+    return buffer.getvalue()
 
 
 def _show_png(data: bytes, text: str) -> None:
     bundle = {"image/png": base64.b64encode(data).decode(), "text/plain": text}
     display(bundle, metadata={"image/png": {"alt": text}}, raw=True)
-
-
-def grid(
-    images: Tensor, columns: int | None = None, pad: int = 1, scale: int | None = None
-) -> np.ndarray:
-    """(B, 3, H, W) float in [-1, 1] -> one sheet, uint8 (height, width, 3), for `imshow`.
-
-    scale: each pixel becomes scale x scale; by default so that an image is 64 pixels or more.
-    """
-    scale = scale or max(1, math.ceil(64 / images.shape[-1]))
-    return np.asarray(tile(images, columns, pad * scale, scale))
 
 
 def image_figure(

@@ -1,19 +1,21 @@
 """Samplers: generators that walk from noise at t = T to a picture at t = 0.
 
-All take the same arguments and see only `denoise(x, t)`, an estimate of x_0. Conditions, guidance
-and what the network predicts are none of their business.
+All move by one step (`move`) and differ in the guess h of the clean picture that they move by. They
+see only `denoise(x, t)`, an estimate of x_0: conditions, guidance and what the network predicts are
+none of their business.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from diffusion_lib.schedules import Schedule, randn_like
-
-Denoise = Callable[[Tensor, int], Tensor]
+from diffusion_lib.denoiser import Denoise
+from diffusion_lib.guards import floats, real
+from diffusion_lib.noise import randn_like
+from diffusion_lib.schedules import Schedule
 
 
 class Step(NamedTuple):
@@ -24,19 +26,43 @@ class Step(NamedTuple):
     x0: Tensor
 
 
+class Level(NamedTuple):
+    """A noise level: x_t = alpha x_0 + sigma eps."""
+
+    t: int
+    alpha: float
+    sigma: float
+
+    @property
+    def log_ratio(self) -> float:
+        """lambda = log(alpha / sigma), half the logarithm of the SNR; infinite at both ends."""
+        if self.alpha == 0 or self.sigma == 0:
+            return -math.inf if self.alpha == 0 else math.inf
+        return math.log(self.alpha / self.sigma)
+
+
+def walk(schedule: Schedule, steps: int) -> Iterator[tuple[Level, Level]]:
+    """(now, then) for every step from T down to 0."""
+    levels = [
+        Level(t, float(schedule.alpha[t]), float(schedule.sigma[t]))
+        for t in schedule.timesteps(steps)
+    ]
+    return zip(levels, levels[1:])
+
+
+def move(x: Tensor, h: Tensor, now: Level, then: Level) -> Tensor:
+    """The one step: if h is the clean picture, (x - alpha h) / sigma is the noise. Mix them anew.
+
+    x_s = alpha_s h + sigma_s (x_t - alpha_t h) / sigma_t. (Song et al. 2021, eq. 12)
+    """
+    return then.alpha * h + then.sigma * (x - now.alpha * h) / now.sigma
+
+
 def last(steps: Iterator[Step]) -> Tensor:
     """The final x; keeps nothing else."""
     for step in steps:
         pass
     return step.x
-
-
-def _pairs(schedule: Schedule, steps: int) -> Iterator[tuple[int, int, float, float, float, float]]:
-    """(t, s, alpha_t, sigma_t, alpha_s, sigma_s) for every update from t down to s."""
-    times = schedule.timesteps(steps)
-    alpha, sigma = schedule.alpha.tolist(), schedule.sigma.tolist()
-    for t, s in zip(times, times[1:]):
-        yield t, s, alpha[t], sigma[t], alpha[s], sigma[s]
 
 
 @torch.no_grad()
@@ -46,82 +72,56 @@ def ddim(
     x: Tensor,
     steps: int = 50,
     eta: float = 0.0,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Iterator[Step]:
-    """eta = 0: DDIM, no fresh noise (Euler, on a flow schedule). eta = 1: DDPM. x: (B, …), noise.
+    """h = D(x, t). eta = 0: DDIM, no fresh noise (Euler, on a flow schedule). eta = 1: DDPM.
 
-    Look through the noise, then walk to the next, smaller noise level s < t:
-    x_s = alpha_s x0 + √(sigma_s² - tau²) eps + tau z. (Song et al. 2021, eq. 12 and 16)
+    x: (B, …), noise. tau, a part of the noise of the level s, is drawn afresh, and sigma_s shrinks
+    to √(sigma_s² - tau²) to make room for it. (Song et al. 2021, eq. 16) generator: one, or one a
+    picture, so that each is the same whatever stands beside it.
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must lie in 0 (DDIM) … 1 (DDPM), not {eta}")
-    for t, s, a_t, s_t, a_s, s_s in _pairs(schedule, steps):
-        x0 = denoise(x, t)
-        eps = (x - a_t * x0) / s_t
-        tau2 = (eta * s_s / s_t) ** 2 * max(s_t**2 - (a_t / a_s * s_s) ** 2, 0)
-        x = a_s * x0 + math.sqrt(max(s_s**2 - tau2, 0)) * eps
+    eta = real("eta (0: DDIM, 1: DDPM)", eta, 0, 1)
+    floats("x", x)
+    for now, then in walk(schedule, steps):
+        h = denoise(x, now.t)
+        kept = now.alpha / then.alpha * then.sigma  # what is left in x_t of the noise of x_s
+        tau2 = (eta * then.sigma / now.sigma) ** 2 * max(now.sigma**2 - kept**2, 0)
+        x = move(x, h, now, then._replace(sigma=math.sqrt(max(then.sigma**2 - tau2, 0))))
         if tau2 > 0:
             x = x + math.sqrt(tau2) * randn_like(x, generator)
-        yield Step(s, x, x0)
+        yield Step(then.t, x, h)
 
 
 @torch.no_grad()
-def heun(
-    denoise: Denoise,
-    schedule: Schedule,
-    x: Tensor,
-    steps: int = 50,
-    eta: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> Iterator[Step]:
-    """Second order: predict with D at t, then correct with the mean of D at t and at s.
+def heun(denoise: Denoise, schedule: Schedule, x: Tensor, steps: int = 50) -> Iterator[Step]:
+    """h is the mean of D at t and of D at s, where the first guess leads: second order.
 
-    Two calls of `denoise` a step, but for the last, where D(x, 0) = x. No noise is drawn: eta
-    must be 0. (Karras et al. 2022, algorithm 1, but in alpha/sigma, so that it stays finite where
-    alpha is 0)
+    Two calls of `denoise` a step, but for the last, where D(x, 0) = x. x: (B, …), noise. (Karras et
+    al. 2022, algorithm 1, but in alpha/sigma, so that it stays finite where alpha is 0)
     """
-    _deterministic(eta, "heun")
-    for t, s, a_t, s_t, a_s, s_s in _pairs(schedule, steps):
-        x0 = denoise(x, t)
-        guess = a_s * x0 + s_s * (x - a_t * x0) / s_t
-        if s > 0:
-            x0 = (x0 + denoise(guess, s)) / 2
-            guess = a_s * x0 + s_s * (x - a_t * x0) / s_t
-        x = guess
-        yield Step(s, x, x0)
+    floats("x", x)
+    for now, then in walk(schedule, steps):
+        h = denoise(x, now.t)
+        if then.t > 0:
+            h = (h + denoise(move(x, h, now, then), then.t)) / 2
+        x = move(x, h, now, then)
+        yield Step(then.t, x, h)
 
 
 @torch.no_grad()
-def dpm_solver(
-    denoise: Denoise,
-    schedule: Schedule,
-    x: Tensor,
-    steps: int = 20,
-    eta: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> Iterator[Step]:
-    """DPM-Solver++(2M): one call a step; the step before tells how x0 is changing.
+def dpm_solver(denoise: Denoise, schedule: Schedule, x: Tensor, steps: int = 20) -> Iterator[Step]:
+    """DPM-Solver++(2M): h is D, carried on by half a step along the line through D and the D before.
 
-    In lambda = log(alpha / sigma) with h = lambda_s - lambda_t:
-    x_s = sigma_s/sigma_t x - alpha_s (e^-h - 1) D. First order on the first and the last step.
-    No noise is drawn: eta must be 0. (Lu et al. 2022b, algorithm 2)
+    One call a step, second order; first order on the first and the last step, whose length in
+    lambda is infinite or which have no step before. x: (B, …), noise. (Lu et al. 2022b, algorithm 2)
     """
-    _deterministic(eta, "dpm_solver")
-    before, h_before = None, math.inf
-    for t, s, a_t, s_t, a_s, s_s in _pairs(schedule, steps):
-        x0 = denoise(x, t)
-        if a_t == 0 or s_s == 0:  # an end of the schedule, where lambda is infinite
-            h = math.inf
-        else:
-            h = math.log(a_s / s_s) - math.log(a_t / s_t)
-        d = x0
-        if before is not None and math.isfinite(h) and math.isfinite(h_before):
-            d = x0 + (x0 - before) * h / (2 * h_before)
-        x = s_s / s_t * x - a_s * math.expm1(-h) * d
-        before, h_before = x0, h
-        yield Step(s, x, x0)
-
-
-def _deterministic(eta: float, name: str) -> None:
-    if eta != 0:
-        raise ValueError(f"{name} draws no noise: eta must be 0, not {eta} (ddim takes others)")
+    floats("x", x)
+    before, length_before = None, math.inf
+    for now, then in walk(schedule, steps):
+        h = d = denoise(x, now.t)
+        length = then.log_ratio - now.log_ratio
+        if before is not None and math.isfinite(length) and math.isfinite(length_before):
+            h = d + length / (2 * length_before) * (d - before)
+        x = move(x, h, now, then)
+        before, length_before = d, length
+        yield Step(then.t, x, d)

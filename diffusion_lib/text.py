@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_lib.guards import texts, whole
 from diffusion_lib.layers import Attention
 
 PAD, START = "<pad>", "<start>"
+SEPARATES = re.compile("Z|P|Cc|Cf").match  # Unicode categories: spaces, punctuation, control marks
 
 
 class Tokenizer:
@@ -22,19 +25,28 @@ class Tokenizer:
 
     def __init__(self, words: Iterable[str], length: int = 16) -> None:
         """words: the vocabulary, without the two special tokens; length: L, tokens a prompt."""
-        self.words = sorted(set(words))
+        self.words = sorted(set(texts(words, "the vocabulary's words")))
         self.length = length
         self.ids = {word: i for i, word in enumerate([PAD, START, *self.words])}
 
     @classmethod
     def from_captions(cls, captions: Iterable[str], length: int = 16) -> "Tokenizer":
         """The vocabulary is every word that occurs in the captions."""
+        captions = texts(captions, "captions")
         return cls((word for caption in captions for word in cls.split(caption)), length)
 
     @staticmethod
     def split(text: str) -> list[str]:
-        """Lower-case words, without punctuation."""
-        return re.findall(r"[^\W_]+(?:[-'][^\W_]+)*", text.lower())
+        """Lower-case words in composed Unicode (NFC), split at spaces and punctuation.
+
+        Hyphens and apostrophes inside a word stay, and so does all that is no punctuation: accents,
+        vowel signs, emoji.
+        """
+        text = unicodedata.normalize("NFC", text.lower().replace("’", "'"))
+        apart = "".join(
+            c if c in "-'" or not SEPARATES(unicodedata.category(c)) else " " for c in text
+        )
+        return [word for word in (part.strip("-'") for part in apart.split()) if word]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,15 +54,17 @@ class Tokenizer:
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids (B, L) and a mask (B, L), True where there is a word (or <start>).
 
-        Raises ValueError for an empty list, an unknown word (naming the nearest) or a long prompt.
+        Raises ValueError for an empty list, an unknown word (naming the nearest), a long prompt, or
+        one without any word that is not just "".
         """
-        if isinstance(prompts, str):
-            raise TypeError(f"prompts must be a list of texts: write [{prompts!r}]")
-        if not len(prompts):
+        prompts = texts(prompts)
+        if not prompts:
             raise ValueError("the list of prompts is empty: give at least one, even if it is ''")
         ids = torch.zeros(len(prompts), self.length, dtype=torch.long)  # <pad> is 0
         for row, prompt in zip(ids, prompts):
             words = [START, *self.split(prompt)]
+            if len(words) == 1 and prompt.strip():
+                raise ValueError(f"there is no word in {prompt!r}; for no prompt at all, write ''")
             if len(words) > self.length:
                 raise ValueError(
                     f"{prompt!r} has {len(words) - 1} words; at most {self.length - 1} fit"
@@ -81,6 +95,10 @@ class TextConfig:
     heads: int = 4
     causal: bool = False
     quick_gelu: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary", "length", "dim", "layers", "heads"):
+            whole(name, getattr(self, name), 1)
 
 
 class TextLayer(nn.Module):
@@ -121,20 +139,3 @@ class TextEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
         return self.norm(x)
-
-
-class VectorEncoder(nn.Module):
-    """A context vector as a prompt of one token: the original course's five numbers, say.
-
-    (hero, non-hero, food, spell, side-facing), mixtures such as (0.5, 0, 0.5, 0, 0) included.
-    """
-
-    def __init__(self, dim: int = 64, classes: int = 5) -> None:
-        super().__init__()
-        self.linear = nn.Linear(classes, dim)
-        self.null = nn.Parameter(torch.zeros(1, 1, dim))  # "no condition", learned by dropout
-
-    def forward(self, vectors: Tensor, drop: Tensor | None = None) -> Tensor:
-        """vectors: (B, classes); drop: (B,), True = use the null instead. Returns (B, 1, D)."""
-        context = self.linear(vectors)[:, None]  # (B, 1, D)
-        return context if drop is None else torch.where(drop[:, None, None], self.null, context)

@@ -1,18 +1,17 @@
-"""The training loop, the moving average of the weights, and checkpoints that survive a crash."""
+"""The training loop, and the moving average of the weights."""
 
 import copy
-import json
+import inspect
 import math
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from diffusion_lib.checkpoints import Checkpoint
+from diffusion_lib.guards import real, whole
 
 
 class EMA:
@@ -47,6 +46,7 @@ class Training:
     optimiser: torch.optim.Optimizer
     generator: torch.Generator
     scaler: torch.amp.GradScaler
+    recipe: dict  # what `train` was told, and the size of the batches
 
 
 def learning_rate(step: int, steps: int, lr: float, warmup: int = 100) -> float:
@@ -57,7 +57,7 @@ def learning_rate(step: int, steps: int, lr: float, warmup: int = 100) -> float:
 
 def train(
     model: nn.Module,
-    batches: Iterable[tuple],
+    batches: Iterable,
     *,
     steps: int,
     lr: float = 2e-3,
@@ -66,174 +66,133 @@ def train(
     clip: float = 1.0,
     seed: int = 0,
     amp: torch.dtype | None = None,
-    resume: "Checkpoint | None" = None,
+    resume: Checkpoint | None = None,
 ) -> Iterator[Training]:
     """Trains `model`, of which it knows only `model.loss(*batch, generator=g)`.
 
     A generator: it yields after each of `steps` optimiser steps, and whoever runs it logs, draws,
-    saves or stops. `batches` is run through again when it ends. AdamW; warm-up and cosine decay of
-    the learning rate; gradients clipped to norm `clip`; `amp` = torch.bfloat16 or float16 for mixed
-    precision. With `resume`, goes on exactly where that checkpoint was (give it batches that do:
-    `shuffled(..., start=resume.step)`).
-    Raises FloatingPointError when the loss is no longer finite.
+    saves or stops. `batches` (of tuples, or of bare tensors) is run through again when it ends.
+    AdamW; warm-up and cosine decay of the learning rate; gradients clipped to norm `clip`; `amp` =
+    torch.bfloat16 or float16 for mixed precision. Frozen weights stay as they are, but a model that
+    is frozen as a whole (as `load_pretrained` gives it) is thawed. With `resume`, goes on exactly
+    where that checkpoint was (give it batches that do: `shuffled(..., start=resume.step)`).
+    Raises FloatingPointError before a step that would spoil the weights, ValueError or TypeError
+    for batches that the model cannot take and for a checkpoint of another recipe.
     """
-    device = next(model.parameters()).device
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
+    steps, lr, decay = whole("steps", steps, 1), real("lr", lr, 0), real("decay", decay, 0, 1)
+    warmup, clip, seed = whole("warmup", warmup, 0), real("clip", clip, 0), whole("seed", seed)
+    if not any(p.requires_grad for p in model.parameters()):
+        model.requires_grad_(True)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    if any(p.dtype not in (torch.float32, torch.float64) for p in weights) or not weights:
+        raise ValueError(
+            "train takes a model with weights in float32: model.float(); for speed, "
+            "amp=torch.bfloat16 computes in half precision and keeps the weights exact"
+        )
+    device = weights[0].device
+    optimiser = torch.optim.AdamW(weights, lr=lr, betas=(0.9, 0.99), fused=device.type != "mps")
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-    state = Training(
-        0, torch.tensor(math.nan), model, EMA(model, decay), optimiser, generator, scaler
-    )
+    recipe = dict(lr=lr, warmup=warmup, decay=decay, clip=clip, seed=seed, amp=str(amp))
+    fresh, ema = torch.tensor(math.nan), EMA(model, decay)
+    state = Training(0, fresh, model, ema, optimiser, generator, scaler, recipe)
     if resume is not None:
         resume.restore(state)
-    endless = _forever(batches)
+        if state.step >= steps:
+            raise ValueError(
+                f"the checkpoint has done {state.step} steps: ask for more than {steps}"
+            )
     model.train()
-    while state.step < steps:
-        batch = [b.to(device) if isinstance(b, Tensor) else b for b in next(endless)]
+    for batch in _forever(batches):
+        if "batch" not in recipe:
+            recipe["batch"] = _size(batch, model)
+            if resume is not None:
+                resume.same(recipe)
+        batch = [b.to(device) if isinstance(b, Tensor) else b for b in batch]
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(state.step, steps, lr, warmup)
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
             loss = model.loss(*batch, generator=generator)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {state.step}: try a smaller learning rate than "
-                f"{lr:g}, and see that the images are finite and in [-1, 1]"
-            )
         optimiser.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        if torch.isfinite(loss):
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimiser)
+            norm = nn.utils.clip_grad_norm_(weights, clip)
+        if not torch.isfinite(loss) or not (torch.isfinite(norm) or scaler.is_enabled()):
+            raise FloatingPointError(_blame(batch, loss, state.step, lr))
         scaler.step(optimiser)
         scaler.update()
         state.step += 1
         state.loss = loss.detach()
         state.ema.update(model, state.step)
         yield state
+        if state.step >= steps:
+            return
 
 
-def _forever(batches: Iterable[tuple]) -> Iterator[tuple]:
+def _forever(batches: Iterable) -> Iterator[tuple]:
     while True:
         empty = True
         for batch in batches:
             empty = False
-            yield batch
+            yield (batch,) if isinstance(batch, Tensor) else batch
         if empty:
             raise ValueError("there are no batches to train on (or an iterator that has ended)")
+
+
+def _size(batch: tuple, model: nn.Module) -> int:
+    """The first batch's number of pictures. Raises TypeError if `model.loss` does not take it."""
+    wanted = inspect.signature(model.loss)
+    try:
+        wanted.bind(*batch, generator=None)
+        return len(batch[0])
+    except (TypeError, KeyError, IndexError) as error:
+        what = (
+            f"a tuple of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
+        )
+        name = type(model).__name__
+        raise TypeError(f"{name} has loss{wanted}, but a batch is {what}: {error}") from None
+
+
+def _blame(batch: list, loss: Tensor, step: int, lr: float) -> str:
+    """Why a step cannot be taken: the data, or the training."""
+    for i, part in enumerate(batch):
+        if isinstance(part, Tensor) and not part.isfinite().all():
+            return f"part {i} of the batch of step {step} holds NaN or infinite numbers"
+    what = "its gradient is not finite" if loss.isfinite() else f"the loss is {loss.item()}"
+    return (
+        f"{what} at step {step}, though the batch is fine: try a smaller learning rate than {lr:g}"
+    )
 
 
 def shuffled(dataset, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[tuple]:
     """Endless shuffled batches, a new order each epoch; `start` skips that many at no cost.
 
-    dataset: anything with `__len__` and `__getitems__(list of indices) -> a batch`.
+    dataset: any map-style data set. One with `batch(row numbers)` is asked for whole batches; the
+    items of others are collated, as by PyTorch's DataLoader.
     """
-    per_epoch = len(dataset) // batch_size
+    if not hasattr(dataset, "__len__") or not (
+        hasattr(dataset, "batch") or hasattr(dataset, "__getitem__")
+    ):
+        raise TypeError(
+            "shuffled takes a data set with len() and [i]; an iterable goes to train as it is"
+        )
+    n, batch_size, start = (
+        len(dataset),
+        whole("batch_size", batch_size, 1),
+        whole("start", start, 0),
+    )
+    per_epoch = n // batch_size
     if per_epoch == 0:
-        raise ValueError(f"a batch of {batch_size} is larger than the data set ({len(dataset)})")
+        raise ValueError(f"a batch of {batch_size} is larger than the data set ({n})")
     while True:
         epoch, first = divmod(start, per_epoch)
-        order = torch.randperm(
-            len(dataset), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        )
+        generator = torch.Generator().manual_seed(whole("seed", seed) * 1_000_003 + epoch)
+        order = torch.randperm(n, generator=generator)
         for i in range(first, per_epoch):
-            yield dataset.__getitems__(order[i * batch_size : (i + 1) * batch_size])
+            rows = order[i * batch_size : (i + 1) * batch_size]
+            if hasattr(dataset, "batch"):
+                yield dataset.batch(rows)
+            else:
+                yield default_collate([dataset[row] for row in rows.tolist()])
         start = (epoch + 1) * per_epoch
-
-
-# ---------------------------------------------------------------------------------------------
-# Checkpoints: one safetensors file, tensors named "model.…", "ema.…", "optimiser.…", and JSON.
-
-
-@dataclass
-class Checkpoint:
-    """What lies in a checkpoint file: tensors by name, the model's configuration, a few numbers."""
-
-    config: dict
-    step: int = 0
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    scaler: dict = field(default_factory=dict)
-
-    def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors of "model" or "ema", named as in its state_dict; empty if it has none."""
-        return {k[len(name) + 1 :]: v for k, v in self.tensors.items() if k.startswith(name + ".")}
-
-    def restore(self, state: Training) -> None:
-        """Puts everything back where `state_of` took it from."""
-        if not self.part("optimiser"):
-            raise ValueError("this checkpoint holds a finished model only: it cannot be resumed")
-        state.step = self.step
-        state.model.load_state_dict(self.part("model"))
-        state.ema.model.load_state_dict(self.part("ema"))
-        saved, moments = self.part("optimiser"), {}
-        for i, (name, weight) in enumerate(state.model.named_parameters()):
-            if f"{name}.step" in saved:
-                # laid out in memory as the weight is, which the fused optimiser takes for granted
-                moments[i] = {
-                    key: torch.empty_like(weight).copy_(saved[f"{name}.{key}"])
-                    for key in ("exp_avg", "exp_avg_sq")
-                } | {"step": saved[f"{name}.step"]}
-        fresh = state.optimiser.state_dict() | {"state": moments}
-        state.optimiser.load_state_dict(fresh)
-        state.generator.set_state(self.tensors["generator"])
-        state.scaler.load_state_dict(self.scaler)
-
-
-def state_of(state: Training, config: dict) -> Checkpoint:
-    """Everything that `train` needs to go on, taken from what it yielded."""
-    tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in state.ema.model.state_dict().items()}
-    for name, parameter in state.model.named_parameters():
-        for key, value in state.optimiser.state.get(parameter, {}).items():
-            tensors[f"optimiser.{name}.{key}"] = value
-    tensors["generator"] = state.generator.get_state()
-    return Checkpoint(config, state.step, tensors, state.scaler.state_dict())
-
-
-def finished(checkpoint: Checkpoint) -> Checkpoint:
-    """The moving average alone, to share: a fifth of the size, and it cannot be resumed."""
-    weights = {f"model.{name}": tensor for name, tensor in checkpoint.part("ema").items()}
-    return Checkpoint(checkpoint.config, checkpoint.step, weights)
-
-
-def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
-    """Writes to a temporary file beside `path`, then renames it: `path` is always whole.
-
-    Raises OSError, in words, when the disk is full or the folder cannot be written to; an earlier
-    checkpoint at `path` is then untouched.
-    """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".partial")
-    about = {"config": checkpoint.config, "step": checkpoint.step, "scaler": checkpoint.scaler}
-    tensors = {k: v.detach().contiguous() for k, v in checkpoint.tensors.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, {"diffusion_lib": json.dumps(about)})
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        kept = "; the previous one is untouched" if path.exists() else ""
-        raise OSError(f"could not write the checkpoint {path}{kept}: {error}") from error
-
-
-def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads a checkpoint onto the CPU. No pickle: loading a file runs no code from it.
-
-    Raises FileNotFoundError, or ValueError for a damaged file or one that this library did not
-    write.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("diffusion_lib", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is damaged, cut short, or no safetensors file: {error}"
-        ) from error
-    if "config" not in about:
-        raise ValueError(f"{path} is a safetensors file, but no checkpoint of diffusion_lib")
-    return Checkpoint(about["config"], about["step"], tensors, about["scaler"])

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_lib.guards import whole
 from diffusion_lib.layers import (
     Downsample,
     ResidualBlock,
@@ -36,16 +37,22 @@ class UNetConfig:
         # JSON knows no tuples: a configuration read from a file comes with lists
         object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "attention", tuple(self.attention))
-        if len(self.channels) != len(self.attention):
+        for name in ("in_channels", "out_channels", "layers", "heads", "groups"):
+            whole(name, getattr(self, name), 1)
+        if not self.channels or len(self.channels) != len(self.attention):
             raise ValueError(
                 f"{len(self.channels)} levels of channels, but {len(self.attention)} of attention"
             )
         for c in self.channels:
-            if c % self.groups or c % self.heads:
+            if whole("each of channels", c, 1) % self.groups or c % self.heads:
                 raise ValueError(
                     f"{c} channels cannot be split evenly into {self.groups} groups "
                     f"and {self.heads} heads"
                 )
+        if self.channels[0] % 2:
+            raise ValueError(
+                f"the first of channels must be even (sines, cosines): {self.channels}"
+            )
 
 
 class Level(nn.Module):
@@ -142,11 +149,19 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x)))
 
     def _check(self, x: Tensor, context: Tensor | None) -> None:
+        channels, width = self.config.in_channels, self.config.context_dim
         factor = 2 ** (len(self.config.channels) - 1)
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(f"this UNet takes (B, {channels}, H, W), not {tuple(x.shape)}")
         if x.shape[-1] % factor or x.shape[-2] % factor:
             raise ValueError(
                 f"this UNet halves its input {len(self.config.channels) - 1} times, so height and "
                 f"width must be multiples of {factor}: got {x.shape[-2]}x{x.shape[-1]}"
             )
-        if self.config.context_dim is not None and context is None:
-            raise ValueError("this UNet was built for a condition: give it a context (B, L, D)")
+        if (width is None) != (context is None):
+            told = (
+                "give it a context (B, L, D)" if context is None else "build it with a context_dim"
+            )
+            raise ValueError(f"this UNet's context_dim is {width}: {told}")
+        if context is not None and (context.ndim != 3 or context.shape[2] != width):
+            raise ValueError(f"the context must be (B, L, {width}), not {tuple(context.shape)}")

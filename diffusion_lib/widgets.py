@@ -110,13 +110,12 @@ def _say(label: ipywidgets.HTML, text: str, bad: bool = False) -> None:
 
 def _png(picture: Picture) -> bytes:
     """PNG bytes of whatever a callback returned; a figure is closed."""
-    buffer = io.BytesIO()
     if hasattr(picture, "savefig"):
-        import matplotlib.pyplot as plt
+        from diffusion_lib.plotting import png
 
-        picture.savefig(buffer, format="png")  # not "tight": the picture keeps its size
-        plt.close(picture)
-    elif isinstance(picture, Image.Image):
+        return png(picture)  # not "tight": the picture keeps its size
+    buffer = io.BytesIO()
+    if isinstance(picture, Image.Image):
         picture.save(buffer, "PNG")
     elif isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
         Image.fromarray(picture).save(buffer, "PNG")

@@ -47,7 +47,7 @@ def test_clear_errors(monkeypatch):
     with pytest.raises(ValueError, match="no GPU"):
         course_config()
     monkeypatch.setenv("DIFFUSION_COURSE", "tpu")
-    with pytest.raises(ValueError, match="'tpu'.*cpu or to cuda"):
+    with pytest.raises(ValueError, match="'tpu'.*cpu, mps or cuda"):
         course_config()
 
 

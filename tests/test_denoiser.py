@@ -1,9 +1,13 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from diffusion_lib.denoiser import PREDICTIONS, Cond, Denoiser, guided
+from diffusion_lib.conditions import Cond
+from diffusion_lib.denoiser import PREDICTIONS, Denoiser, clipped, guided
 from diffusion_lib.schedules import cosine_schedule, flow_schedule
+from diffusion_lib.unet import UNet, UNetConfig
 
 
 class Recorder(nn.Module):
@@ -32,6 +36,33 @@ def test_the_right_answer_gives_x0_back(prediction, schedule):
     target = denoiser.target(x0, eps, alpha, sigma)
     back = denoiser.to_x0(target, alpha * x0 + sigma * eps, alpha, sigma)
     assert (back - x0).abs().max() < 1e-6
+
+
+def test_the_table_is_the_textbooks_inversions():
+    """Solved by hand for each row, in double precision."""
+    x, out = torch.tensor([[0.7]]).double(), torch.tensor([[-0.4]]).double()
+    a, s = torch.tensor([[0.8]]).double(), torch.tensor([[0.35]]).double()  # not on a circle
+    by_hand = {
+        "x0": out,
+        "eps": (x - s * out) / a,
+        "v": (a * x - s * out) / (a**2 + s**2),
+        "flow": (x - s * out) / (a + s),
+    }
+    for prediction, expected in by_hand.items():
+        got = Denoiser(Recorder(), cosine_schedule(10), prediction).to_x0(out, x, a, s)
+        assert (got - expected).abs().max() < 1e-15, prediction
+
+
+def test_a_fifth_row_of_ones_own(monkeypatch):
+    """The mean of picture and noise: p = q = 1/2."""
+    monkeypatch.setitem(PREDICTIONS, "mean", lambda alpha, sigma: (0.5, 0.5))
+    x0, eps, t = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([1, 3, 5, 7])
+    schedule = cosine_schedule(1000)
+    denoiser = Denoiser(lambda x, time: (x0 + eps) / 2, schedule, "mean")
+    assert (denoiser(schedule.add_noise(x0, t, eps), t) - x0).abs().max() < 1e-5
+    monkeypatch.setitem(PREDICTIONS, "x", lambda alpha, sigma: (alpha, sigma))  # what it is given
+    with pytest.raises(ValueError, match="'x' says nothing of x0 at t = 1"):
+        Denoiser(Recorder(), schedule, "x")
 
 
 def test_targets_are_the_textbook_ones():
@@ -109,6 +140,84 @@ def test_loss_is_zero_for_the_ideal_net_on_empty_data():
     assert Denoiser(Ideal(), schedule, "v").loss(torch.zeros(64, 5)).item() < 1e-10
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_gradients_are_finite_where_some_pictures_are_clean(prediction):
+    net = Recorder(0.3)
+    denoiser = Denoiser(net, cosine_schedule(10), prediction)
+    denoiser(torch.randn(3, 2), torch.tensor([0, 4, 9])).sum().backward()
+    assert net.weight.grad.isfinite()
+
+
+class Same(nn.Module):
+    """A net with weights that answers its input."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.weight, self.heard = nn.Parameter(torch.ones(1, dtype=dtype)), []
+
+    def forward(self, x, t, *cond):
+        self.heard.append(x.dtype)
+        return self.weight * x
+
+
+@pytest.mark.parametrize("net", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("x", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_net_and_pictures_may_differ_in_precision(net, x):
+    denoiser = Denoiser(Same(net), cosine_schedule(10))
+    picture = torch.randn(2, 3, 4, 4).to(x)
+    assert denoiser(picture, 5).dtype == x and denoiser.net.heard == [net]
+    assert denoiser.loss(picture).isfinite()
+
+
+def test_times_and_weight_are_the_callers_choice():
+    net, asked = Recorder(0.3), []
+
+    def late(n, generator):
+        asked.append((n, generator))
+        return torch.tensor([9, 10, 9, 10])
+
+    denoiser = Denoiser(net, cosine_schedule(10), "x0", late, lambda t: (t == 10).float())
+    generator, x0 = torch.Generator(), torch.tensor([5.0, 1.0, 6.0, 2.0])[:, None]
+    loss = denoiser.loss(x0, generator=generator)
+    assert asked == [(4, generator)] and net.calls[0][1].tolist() == [8, 9, 8, 9]
+    assert loss.item() == pytest.approx((0.7**2 + 1.7**2) / 4)  # only the rows at t = 10 count
+    for wrong in (lambda n, g: torch.zeros(n).long(), lambda n, g: torch.ones(1).long()):
+        with pytest.raises(ValueError, match="one t in 1…10 a picture"):
+            Denoiser(net, cosine_schedule(10), times=wrong).loss(x0)
+
+
+@pytest.mark.parametrize(
+    "x0, message",
+    [
+        (torch.zeros(2, 3, dtype=torch.uint8), "x / 127.5 - 1"),
+        (torch.zeros(0, 3), "empty"),
+        ([[0.0]], "float tensor"),
+    ],
+)
+def test_what_is_no_picture(x0, message):
+    with pytest.raises(ValueError, match=message):
+        Denoiser(Recorder(), cosine_schedule(10)).loss(x0)
+    with pytest.raises(ValueError, match=message):
+        Denoiser(Recorder(), cosine_schedule(10))(x0, 5)
+
+
+def test_an_answer_of_another_shape_is_not_broadcast():
+    net = UNet(UNetConfig(in_channels=1, out_channels=3, channels=(8, 8), attention=(False,) * 2))
+    for ask in (lambda d, x: d.loss(x), lambda d, x: d(x, 5)):
+        with pytest.raises(ValueError, match="as many out_channels as in_channels"):
+            ask(Denoiser(net, cosine_schedule(10)), torch.zeros(2, 1, 8, 8))
+
+
+def test_a_condition_for_a_network_without_one():
+    net = UNet(UNetConfig(channels=(8, 8), attention=(False, False)))
+    denoiser = Denoiser(net, cosine_schedule(10))
+    with pytest.raises(ValueError, match="context_dim is None: build it with"):
+        denoiser(torch.zeros(2, 3, 8, 8), 5, Cond(torch.zeros(2, 4, 8)))
+
+
+# --- guidance: between two functions (x, t) -> x0 ---------------------------------------------------
+
+
 def linear_in_context(x, t, cond):
     return x + cond.context.mean(dim=(1, 2))[:, None]
 
@@ -116,26 +225,63 @@ def linear_in_context(x, t, cond):
 def test_guidance_formula_and_its_special_scales():
     x = torch.randn(2, 3)
     cond, null = Cond(torch.randn(2, 4, 5)), Cond(torch.randn(1, 4, 5))
-    with_cond = linear_in_context(x, 5, cond)
-    without = linear_in_context(x, 5, Cond(null.context.expand(2, 4, 5)))
-    for scale in (0, 1, 0.5, 3):
+    with_cond, without = (linear_in_context(x, 5, c) for c in (cond, null))
+    towards, away = (partial(linear_in_context, cond=c) for c in (cond, null))
+    for scale in (0, 1, 0.5, 3, -1):
         expected = without + scale * (with_cond - without)
-        assert torch.allclose(guided(linear_in_context, cond, null, scale)(x, 5), expected)
+        assert torch.allclose(guided(towards, away, scale)(x, 5), expected)
 
 
 @pytest.mark.parametrize("scale, rows", [(1, [2]), (0, [2]), (3, [4])])
-def test_guidance_makes_one_call(scale, rows):
+def test_two_conditions_of_one_denoiser_make_one_call(scale, rows):
     net = Recorder()
     denoiser = Denoiser(net, cosine_schedule(10))
-    cond, null = Cond(torch.randn(2, 4, 5)), Cond(torch.randn(1, 4, 5))
-    guided(denoiser, cond, null, scale)(torch.randn(2, 3), torch.tensor([4, 5]))
+    cond, null = Cond(torch.randn(2, 4, 5)), Cond(torch.randn(2, 4, 5))
+    denoise = guided(partial(denoiser, cond=cond), partial(denoiser, cond=null), scale)
+    denoise(torch.randn(2, 3), torch.tensor([4, 5]))
     assert [len(x) for x, _, _ in net.calls] == rows
 
 
+def test_a_second_network_guides_too():
+    """Autoguidance: away from a weaker network, under the same condition or any other."""
+    good, weak = (
+        Denoiser(Recorder(1), cosine_schedule(10)),
+        Denoiser(Recorder(3), cosine_schedule(10)),
+    )
+    x, cond = torch.randn(2, 3), Cond(torch.randn(2, 4, 5))
+    denoise = guided(partial(good, cond=cond), partial(weak, cond=cond), 2)
+    expected = weak(x, 5) + 2 * (good(x, 5) - weak(x, 5))
+    assert torch.allclose(denoise(x, 5), expected)
+    assert [len(good.net.calls), len(weak.net.calls)] == [2, 3]
+
+
+def test_masks_are_stacked_where_only_one_has_any():
+    seen = []
+
+    def denoiser(x, t, cond):
+        seen.append(cond)
+        return x
+
+    mask = torch.tensor([[True, False]])
+    cond, null = Cond(torch.ones(1, 2, 3)), Cond(torch.zeros(1, 2, 3), mask)
+    guided(partial(denoiser, cond=cond), partial(denoiser, cond=null), 2)(torch.zeros(2, 1), 3)
+    assert seen[0].mask.tolist() == [[True, False]] * 2 + [[True, True]] * 2
+    assert seen[0].context[:, 0, 0].tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="3 pictures need as many conditions, or one: not 2"):
+        cond.expand(2).expand(3)
+
+
 def test_guidance_without_a_null():
-    cond = Cond(torch.randn(2, 4, 5))
-    assert guided(linear_in_context, cond)(torch.zeros(2, 3), 5).shape == (2, 3)
-    with pytest.raises(ValueError, match="needs a null"):
-        guided(linear_in_context, cond, scale=3)
-    with pytest.raises(ValueError, match="finite number, not nan"):
-        guided(linear_in_context, cond, cond, scale=float("nan"))
+    denoise = partial(linear_in_context, cond=Cond(torch.randn(2, 4, 5)))
+    assert guided(denoise) is denoise
+    with pytest.raises(ValueError, match="needs a function to guide away from"):
+        guided(denoise, scale=3)
+    for scale in (float("nan"), float("inf"), "much"):
+        with pytest.raises(ValueError, match="guidance scale must be a"):
+            guided(denoise, denoise, scale=scale)
+
+
+def test_clipped_keeps_the_guess_in_range():
+    assert clipped(lambda x, t: 3 * x)(torch.tensor([-1.0, 0.2, 1.0]), 5).tolist() == pytest.approx(
+        [-1, 0.6, 1]
+    )

@@ -54,7 +54,6 @@ def test_garbage_is_no_sprite(truth):
         shuffled=shuffled,
         bare=bare,
         flat=torch.zeros(3, 3, 16, 16) + torch.tensor([-1.0, 0, 1]).view(3, 1, 1, 1),
-        nan=torch.full((2, 3, 16, 16), float("nan")),
     ).items():
         assert all(seen is None for seen in recognise(garbage)), name
 
@@ -82,16 +81,27 @@ def test_larger_pictures_are_averaged_down():
     "images, prompts, message",
     [
         (torch.zeros(1, 3, 16, 16), ["a cat", "a cat"], "1 pictures need as many"),
-        (torch.zeros(1, 3, 16, 16), "a", "list of strings"),
-        (torch.zeros(1, 16, 16), ["a cat"], r"must be \(B, 3"),
-        (torch.zeros(1, 3, 20, 20), ["a cat"], "multiple of 16"),
-        (torch.zeros(1, 3, 16, 16).byte(), ["a cat"], "floats"),
-        (torch.zeros(0, 3, 16, 16), [], "no pictures"),
+        (torch.zeros(1, 3, 16, 16), "a", "list of texts"),
+        (torch.zeros(1, 16, 16), ["a cat"], r"must have shape \(B, C, H, W"),
+        (torch.zeros(1, 3, 20, 20), ["a cat"], "or a multiple of it"),
+        (torch.zeros(1, 3, 16, 16).byte(), ["a cat"], "float tensor"),
+        (torch.zeros(0, 3, 16, 16), [], "is empty"),
         (torch.zeros(1, 3, 16, 16), ["a dragn"], "did you mean 'dragon'"),
     ],
 )
 def test_bad_input(images, prompts, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        prompt_accuracy(images, prompts)
+
+
+def test_pictures_of_another_range_are_refused_not_scored(truth):
+    images, prompts = truth[0][:20], truth[1][:20]
+    for other in (images / 2 + 0.5, (images + 1) * 127.5):
+        with pytest.raises(ValueError, match="2 x - 1"):
+            prompt_accuracy(other, prompts)
+    images = images.clone()
+    images[3, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="1 of 20 pictures hold NaN"):
         prompt_accuracy(images, prompts)
 
 

@@ -1,11 +1,15 @@
+import time
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from diffusion_lib.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from diffusion_lib.data import Sprites
 from diffusion_lib.metrics import prompt_accuracy
 from diffusion_lib.pipeline import PRETRAINED, TextToImage, load_pretrained, sprite_config
-from diffusion_lib.training import Checkpoint, load_checkpoint, save_checkpoint
+from diffusion_lib.sampling import dpm_solver, heun
 
 PROMPTS = ["a red dragon facing left", "a knight with a blue shield"]
 
@@ -74,7 +78,7 @@ def test_captions_are_dropped_one_time_in_ten():
     model.denoiser.loss = lambda x0, cond, generator: None
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
-        model.loss(torch.zeros(2, 3, 16, 16), ["a cat"] * 100, generator)
+        model.loss(torch.zeros(100, 3, 16, 16), ["a cat"] * 100, generator)
     assert 0.07 < heard.count("") / len(heard) < 0.13 and set(heard) == {"", "a cat"}
 
 
@@ -109,3 +113,124 @@ def test_a_training_checkpoint_gives_its_moving_average(tmp_path):
     save_checkpoint(tmp_path / "c", Checkpoint(shipped.config, 5, tensors))
     loaded = load_pretrained(tmp_path / "c").state_dict()
     assert all(torch.equal(loaded[k], v) for k, v in shipped.part("model").items())
+
+
+def test_strong_guidance_stays_in_range(model):
+    """`generate` clips its guesses: without that, guidance 15 loses most prompts."""
+    prompts = Sprites.held_out_prompts(40, seed=4)
+    kept, burnt = (
+        prompt_accuracy(model.generate(prompts, guidance=15, seed=4, clip=clip), prompts)
+        for clip in (True, False)
+    )
+    assert kept >= 0.8 and kept > burnt + 0.2
+
+
+@pytest.mark.parametrize("sampler", [heun, dpm_solver])
+def test_other_samplers_paint_too(model, sampler):
+    prompts = Sprites.held_out_prompts(30, seed=5)
+    images = model.generate(prompts, steps=10, seed=5, sampler=sampler)
+    assert prompt_accuracy(images, prompts) >= 0.9
+
+
+def test_a_negative_prompt_for_each(model):
+    same = dict(steps=4, seed=1, guidance=2)
+    both = model.generate(PROMPTS, negative=["a cat", "a bat"], **same)
+    first = model.generate(PROMPTS, negative="a cat", **same)
+    assert (both[0] - first[0]).abs().max() < 1e-4 and not torch.equal(both[1], first[1])
+    for wrong, message in [(["a cat"] * 3, "one negative or as many, not 3"), ([None], "negative")]:
+        with pytest.raises((ValueError, TypeError), match=message):
+            model.generate(PROMPTS * 2, negative=wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_models_in_other_precisions_paint(dtype):
+    model = load_pretrained().to(dtype)
+    prompts = Sprites.held_out_prompts(10, seed=6)
+    images = model.generate(prompts, steps=10, seed=6)
+    assert images.dtype == torch.float32 and prompt_accuracy(images, prompts) >= 0.8
+
+
+def test_noise_is_each_pictures_own_whatever_its_shape():
+    model = TextToImage.from_config(sprite_config(Sprites.words))
+    for shape in [(3, 16, 16), (1, 5, 3), (4, 3, 2)]:
+        model.shape = shape
+        assert torch.equal(model.noise(1, seed=3)[0], model.noise(3, seed=3)[0])
+        assert not torch.equal(*model.noise(2, seed=3))
+    assert torch.equal(model.noise(2, seed=np.int64(3)), model.noise(2, seed=3))
+
+
+def test_pictures_that_are_no_squares():
+    torch.manual_seed(0)
+    model = TextToImage.from_config(sprite_config(Sprites.words) | {"size": [16, 24]})
+    assert model.generate(PROMPTS, steps=2, seed=0).shape == (2, 3, 16, 24)
+    assert model.loss(torch.zeros(2, 3, 16, 24), PROMPTS).isfinite()
+
+
+class Folded(torch.nn.Module):
+    """An autoencoder that loses nothing: 2x2 pixels in 12 channels."""
+
+    def encode(self, x):
+        return torch.nn.functional.pixel_unshuffle(x, 2) / 3
+
+    def decode(self, z):
+        return torch.nn.functional.pixel_shuffle(z * 3, 2)
+
+
+def test_with_an_autoencoder_the_denoiser_sees_latents_only():
+    config = sprite_config(Sprites.words)
+    config["unet"] |= {"in_channels": 12, "out_channels": 12}
+    plain = TextToImage.from_config(config | {"size": 8})
+    parts = plain.tokenizer, plain.text_encoder, plain.denoiser
+    model = TextToImage(*parts, autoencoder=Folded(), size=8)
+    assert model.loss(torch.zeros(2, 3, 16, 16), PROMPTS).isfinite()
+    steps = list(model.film(PROMPTS, steps=2, seed=0))
+    assert steps[-1].x.shape == steps[-1].x0.shape == (2, 3, 16, 16)
+    free = model.generate(PROMPTS, steps=2, seed=0, clip=False)
+    assert torch.equal(free, model.generate(PROMPTS, steps=2, seed=0))  # latents know no [-1, 1]
+
+
+def test_loading_draws_no_random_numbers():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load_pretrained()
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["unet"].update(layers=100_000),
+        lambda c: c["text"].update(layers=100_000),
+        lambda c: c["text"].update(vocabulary=10**12),
+        lambda c: c["unet"].update(channels=[32] * 5000, attention=[False] * 5000),
+        lambda c: c["vocabulary"].pop(),
+        lambda c: c["vocabulary"].append("dog"),
+        lambda c: c.update(prediction="noise"),
+        lambda c: c.update(T=0),
+        lambda c: c.update(T=1e300),
+        lambda c: c.update(size=-3),
+        lambda c: c.update(unet=None),
+    ],
+)
+def test_configurations_that_fit_no_weights_are_refused_at_once(tmp_path, change):
+    shipped = load_checkpoint(PRETRAINED / "sprites.safetensors")
+    change(shipped.config)
+    save_checkpoint(tmp_path / "m", shipped)
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match="does not fit this version"):
+        load_pretrained(tmp_path / "m")
+    assert time.perf_counter() - began < 20
+
+
+def test_weights_that_are_no_floats_are_refused(tmp_path):
+    shipped = load_checkpoint(PRETRAINED / "sprites.safetensors")
+    name = next(iter(shipped.tensors))
+    shipped.tensors[name] = shipped.tensors[name].int()
+    save_checkpoint(tmp_path / "m", shipped)
+    with pytest.raises(ValueError, match="not those that its configuration speaks of"):
+        load_pretrained(tmp_path / "m")
+    half = load_checkpoint(PRETRAINED / "sprites.safetensors")
+    half.tensors = {k: v.half() for k, v in half.tensors.items()}
+    save_checkpoint(tmp_path / "m", half)
+    assert next(load_pretrained(tmp_path / "m").parameters()).dtype == torch.float32

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import matplotlib
 import nbformat
-import numpy as np
 import pytest
 import torch
 from nbclient import NotebookClient
@@ -22,7 +21,6 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from diffusion_lib import plotting  # noqa: E402
-from diffusion_lib.images import to_uint8  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,14 +68,6 @@ def test_show_wants_a_text():
     with pytest.raises(ValueError, match="needs a text"):
         plotting.show(plt.figure(), " ")
     plt.close("all")
-
-
-def test_grid_enlarges_without_blur():
-    images = torch.rand(4, 3, 16, 16) * 2 - 1
-    sheet = plotting.grid(images, columns=4, pad=1)
-    assert sheet.shape == (64, 4 * 64 + 3 * 4, 3) and sheet.dtype == np.uint8
-    assert np.array_equal(sheet[1::4, 1:64:4], to_uint8(images[0]))
-    assert plotting.grid(images, scale=1, pad=0).shape == (32, 32, 3)
 
 
 def test_show_images_places_titles_and_hides_empty_axes(shown):

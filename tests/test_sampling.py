@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 
-from diffusion_lib.sampling import ddim, dpm_solver, heun, last
+from diffusion_lib.sampling import ddim, dpm_solver, heun, last, move, walk
 from diffusion_lib.schedules import (
     Schedule,
     cosine_schedule,
@@ -156,7 +156,7 @@ def test_seed_decides_the_noise_and_samplers_leave_gradients_alone():
 
 @pytest.mark.parametrize("eta", [-0.1, 1.5, float("nan")])
 def test_wrong_eta(eta):
-    with pytest.raises(ValueError, match="eta must lie in 0"):
+    with pytest.raises(ValueError, match="eta"):
         last(ddim(gaussian(cosine_schedule(10)), cosine_schedule(10), torch.zeros(1, 1), 5, eta))
 
 
@@ -167,10 +167,43 @@ def test_wrong_steps(sampler, steps):
         last(sampler(gaussian(cosine_schedule(10)), cosine_schedule(10), torch.zeros(1, 1), steps))
 
 
-@pytest.mark.parametrize("sampler", [heun, dpm_solver])
-def test_solvers_draw_no_noise(sampler):
-    with pytest.raises(ValueError, match="eta must be 0"):
-        last(sampler(gaussian(cosine_schedule(10)), cosine_schedule(10), torch.zeros(1, 1), 5, 0.5))
+@pytest.mark.parametrize("make", [linear_schedule, cosine_schedule, flow_schedule, zero_snr])
+def test_one_step_is_what_the_papers_write(make):
+    """`move` by D is DDIM's eq. 12; by D extrapolated, DPM-Solver++'s with its exponentials."""
+    schedule = make(1000)
+    torch.manual_seed(0)
+    x, d, before = torch.randn(3, 5, 2).double().unbind()
+    pairs = list(walk(schedule, 12))
+    for (t, s), (r, _) in zip(pairs[1:-1], pairs):
+        eps = (x - t.alpha * d) / t.sigma
+        assert (move(x, d, t, s) - (s.alpha * d + s.sigma * eps)).abs().max() < 1e-12
+        h = s.log_ratio - t.log_ratio
+        theirs = s.sigma / t.sigma * x - s.alpha * math.expm1(-h) * d
+        assert (move(x, d, t, s) - theirs).abs().max() < 1e-9
+        if math.isfinite(r.log_ratio):
+            ratio = (t.log_ratio - r.log_ratio) / h
+            multi = (1 + 1 / (2 * ratio)) * d - 1 / (2 * ratio) * before  # algorithm 2, line 7
+            theirs = s.sigma / t.sigma * x - s.alpha * math.expm1(-h) * multi
+            guess = d + 1 / (2 * ratio) * (d - before)
+            assert (move(x, guess, t, s) - theirs).abs().max() < 1e-9
+    now, then = pairs[-1]
+    assert then.t == 0 and torch.equal(move(x, d, now, then), d)
+
+
+def test_a_generator_a_picture_makes_each_independent_of_the_others():
+    schedule, start = cosine_schedule(50), torch.randn(3, 5)
+
+    def run(n):
+        each = [torch.Generator().manual_seed(i) for i in range(n)]
+        return last(ddim(gaussian(schedule), schedule, start[:n], 6, 1.0, each))
+
+    assert torch.equal(run(1), run(3)[:1])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_noise_must_be_floats(sampler):
+    with pytest.raises(ValueError, match="x must be a float tensor"):
+        last(sampler(lambda x, t: x, cosine_schedule(10), torch.zeros(1, 1).byte(), 5))
 
 
 # --- the fast samplers, against others' -----------------------------------------------------------

@@ -4,12 +4,12 @@ import diffusers
 import pytest
 import torch
 
+from diffusion_lib.noise import randn_like
 from diffusion_lib.schedules import (
     Schedule,
     cosine_schedule,
     flow_schedule,
     linear_schedule,
-    randn_like,
     scaled_linear_schedule,
     sigmoid_schedule,
     zero_terminal_snr,
@@ -100,7 +100,7 @@ def test_wrong_steps(steps):
 
 @pytest.mark.parametrize("t", [-1, 11, torch.tensor([0, 11, 3])])
 def test_time_out_of_range(t):
-    with pytest.raises(IndexError, match="outside this schedule's 0…10"):
+    with pytest.raises(IndexError, match="is outside 0…10"):
         cosine_schedule(10).at(t, like=torch.zeros(3, 2))
 
 
@@ -116,16 +116,49 @@ def test_time_must_be_an_integer():
         ([0.9, 0.5], [0.0, 0.5], "clean"),
         ([1.0, 0.5], [0.0, 0.0], "above 0"),
         ([1.0, -0.5], [0.0, 0.5], "negative"),
+        ([1.0, 0.5], [0.0, math.inf], "finite"),
+        ([1.0, math.nan], [0.0, 0.5], "finite"),
+        ([1.0, 0.5], [0.0, 1e-60], "above 0 .* also in float32"),
     ],
 )
 def test_no_schedule(alpha, sigma, message):
     with pytest.raises(ValueError, match=message):
-        Schedule(torch.tensor(alpha), torch.tensor(sigma))
+        Schedule(torch.tensor(alpha).double(), torch.tensor(sigma, dtype=torch.float64))
 
 
-def test_noise_of_a_picture_does_not_depend_on_how_many_there_are():
-    draw = lambda n: randn_like(torch.empty(n, 3, 16, 16), torch.Generator().manual_seed(5))  # noqa: E731
-    assert torch.equal(draw(1), draw(7)[:1])
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("T", [1.5, 0, -3, "10", True, None])
+def test_T_is_a_whole_number(make, T):
+    with pytest.raises(ValueError, match="T must be"):
+        make(T)
+
+
+def test_times_of_any_integer_type_are_times_and_no_masks():
+    schedule, like = cosine_schedule(10), torch.zeros(3, 2)
+    for dtype in (torch.uint8, torch.int8, torch.int32, torch.int64):
+        t = torch.tensor([1, 0, 7], dtype=dtype)
+        assert torch.equal(schedule.at(t, like)[0][:, 0], schedule.alpha[[1, 0, 7]])
+        assert schedule.snr(t).shape == (3,)
+    with pytest.raises(TypeError, match="integer"):
+        schedule.at(torch.tensor([True, False, True]), like)
+    with pytest.raises(ValueError, match="t has shape"):
+        schedule.at(torch.tensor([1, 2]), like)
+
+
+@pytest.mark.parametrize("first, last", [(0.0, 0.02), (1e-4, 1.2), (-0.1, 0.1), (math.nan, 0.1)])
+def test_betas_are_shares(first, last):
+    with pytest.raises(ValueError, match="beta must be above 0 and at most 1"):
+        linear_schedule(10, first, last)
+
+
+def test_a_generator_a_row_makes_noise_independent_of_the_other_rows():
+    def draws(n):
+        each = [torch.Generator().manual_seed(5 + i) for i in range(n)]
+        return torch.stack([randn_like(torch.empty(n, 3, 5), each) for _ in range(3)], dim=1)
+
+    assert torch.equal(draws(1), draws(7)[:1]) and not torch.equal(*draws(2))
+    with pytest.raises(ValueError, match="2 rows need as many generators"):
+        randn_like(torch.empty(2, 3), [torch.Generator()])
 
 
 def test_sigmoid_follows_its_closed_form():

@@ -39,7 +39,7 @@ def test_what_a_data_set_holds(data):
     image, text = data[7]
     assert image.dtype == torch.float32 and -1 <= image.min() < image.max() <= 1
     assert text == data.captions[7]
-    images, texts = data.__getitems__([7, 9])
+    images, texts = data.batch([7, 9])
     assert torch.equal(images[0], image) and texts == [data.captions[7], data.captions[9]]
     assert [CLASSES[c] for c in data.classes[:50]] == [
         KINDS[named(row).kind] for row in data.attributes[:50]

@@ -2,8 +2,9 @@ import pytest
 import torch
 import transformers
 
+from diffusion_lib.conditions import VectorEncoder
 from diffusion_lib.stable_diffusion import SD1_TEXT, text_weights
-from diffusion_lib.text import TextConfig, TextEncoder, Tokenizer, VectorEncoder
+from diffusion_lib.text import TextConfig, TextEncoder, Tokenizer
 
 WORDS = ["a", "red", "dragon", "knight", "with", "shield"]
 

@@ -9,18 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from diffusion_lib.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, state_of
 from diffusion_lib.data.sprites import Sprites
 from diffusion_lib.pipeline import TextToImage, sprite_config
-from diffusion_lib.training import (
-    EMA,
-    Checkpoint,
-    learning_rate,
-    load_checkpoint,
-    save_checkpoint,
-    shuffled,
-    state_of,
-    train,
-)
+from diffusion_lib.training import EMA, learning_rate, shuffled, train
 
 
 class Line(nn.Module):
@@ -42,7 +34,7 @@ class Pairs:
     def __len__(self):
         return len(self.x)
 
-    def __getitems__(self, i):
+    def batch(self, i):
         return self.x[i], 3 * self.x[i]
 
 
@@ -100,13 +92,16 @@ def test_a_loss_that_explodes_is_told():
         def loss(self, x, y, generator):
             return self.w.sum() * float("nan")
 
-    with pytest.raises(FloatingPointError, match="nan at step 0: try a smaller learning rate"):
+    with pytest.raises(
+        FloatingPointError,
+        match="nan at step 0, though the batch is fine: try a smaller learning rate",
+    ):
         finish(train(Bad(), shuffled(Pairs(), 8), steps=3))
 
 
 def test_shuffled_sees_all_once_an_epoch_and_can_start_anywhere():
     class Indices(Pairs):
-        def __getitems__(self, i):
+        def batch(self, i):
             return (i,)
 
     batches = [b for (b,) in islice(shuffled(Indices(), 8, seed=3), 10)]
@@ -176,7 +171,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(tmp_path):
     save_checkpoint(path, Checkpoint({"old": 1}, 3, {"model.w": torch.ones(10)}))
     code = f"""
 import resource, signal, torch
-from diffusion_lib.training import Checkpoint, save_checkpoint
+from diffusion_lib.checkpoints import Checkpoint, save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -186,7 +181,7 @@ except OSError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "could not write the checkpoint" in done.stdout
+    assert "could not write" in done.stdout
     assert "the previous one is untouched" in done.stdout
     assert load_checkpoint(path).config == {"old": 1} and os.listdir(tmp_path) == ["c"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 100_000  # only the child's
@@ -194,5 +189,169 @@ except OSError as error:
 
 def test_an_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="could not write the checkpoint"):
+    with pytest.raises(OSError, match="could not write"):
         save_checkpoint(tmp_path / "file" / "c", Checkpoint({}))
+
+
+# --- what users bring -----------------------------------------------------------------------------
+
+
+def test_batches_may_be_bare_tensors_or_come_from_a_loader():
+    class Alone(Line):
+        def loss(self, x, generator):
+            return ((self.w * x - 3 * x) ** 2).mean()
+
+    x = torch.linspace(-1, 1, 40)
+    assert finish(train(Alone(), [x], steps=3)).step == 3
+    loader = torch.utils.data.DataLoader(x, batch_size=8)
+    assert finish(train(Alone(), loader, steps=7)).step == 7
+    pairs = torch.utils.data.DataLoader(list(zip(x, 3 * x)), batch_size=8, shuffle=True)
+    assert finish(train(Line(), pairs, steps=7)).step == 7
+    sprites = torch.utils.data.DataLoader(Sprites(16), batch_size=8)
+    assert finish(train(tiny(), sprites, steps=2)).loss.isfinite()
+
+
+@pytest.mark.parametrize(
+    "batch, message",
+    [
+        (torch.ones(2), r"loss\(x, y, generator\), but a batch is a tuple of 1"),
+        ((torch.ones(2),) * 3, "a tuple of 3"),
+        ({"x": torch.ones(2), "y": torch.ones(2)}, "but a batch is dict"),
+    ],
+)
+def test_batches_that_the_models_loss_does_not_take(batch, message):
+    with pytest.raises(TypeError, match=message):
+        finish(train(Line(), [batch], steps=1))
+
+
+@pytest.mark.parametrize(
+    "images, captions, message",
+    [
+        (torch.full((2, 3, 16, 16), 255.0), ["a cat"] * 2, "x / 127.5 - 1, from 0…1"),
+        (torch.zeros(2, 3, 16, 16).byte(), ["a cat"] * 2, "float tensor"),
+        (torch.full((2, 3, 16, 16), float("nan")), ["a cat"] * 2, "NaN"),
+        (torch.zeros(2, 3, 16, 16), ["a cat"], "2 pictures need as many captions, not 1"),
+        (
+            torch.zeros(2, 3, 16, 16),
+            ["a cat", None],
+            "captions must be texts, but number 1 is None",
+        ),
+        (torch.zeros(2, 3, 16, 16), "a cat", "list of texts: write"),
+        (torch.zeros(2, 3, 16, 16), torch.tensor([3, 5]), "not a tensor of torch.int64"),
+        (torch.zeros(2, 1, 16, 16), ["a cat"] * 2, r"takes \(B, 3, H, W\)"),
+        (torch.zeros(2, 3, 16, 18), ["a cat"] * 2, "multiples of 4"),
+    ],
+)
+def test_pictures_and_captions_that_no_model_should_learn_from(images, captions, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        finish(train(tiny(), [(images, captions)], steps=1))
+
+
+def test_double_precision_batches_and_models():
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.float64)
+    assert finish(train(tiny(), [(images, ["a cat", ""])], steps=2)).loss.isfinite()
+    model = finish(train(tiny().double(), [(images, ["a cat", ""])], steps=2)).model
+    assert all(p.dtype == torch.float64 for p in model.parameters())
+    with pytest.raises(ValueError, match=r"weights in float32: model.float\(\)"):
+        finish(train(tiny().half(), [(images, ["a cat", ""])], steps=2))
+
+
+def test_a_frozen_model_is_thawed_and_frozen_parts_stay():
+    model = tiny().requires_grad_(False).eval()
+    before = model.denoiser.net.conv_in.weight.clone()
+    finish(train(model, shuffled(Sprites(16), 8), steps=2))
+    assert not torch.equal(before, model.denoiser.net.conv_in.weight) and model.training
+    model.denoiser.requires_grad_(False)
+    before, words = (
+        model.denoiser.net.conv_in.weight.clone(),
+        model.text_encoder.token.weight.clone(),
+    )
+    finish(train(model, shuffled(Sprites(16), 8), steps=2))
+    assert torch.equal(before, model.denoiser.net.conv_in.weight)
+    assert not torch.equal(words, model.text_encoder.token.weight)
+
+
+def compiled(net):
+    return torch.compile(net, backend="eager")
+
+
+@pytest.mark.parametrize(
+    "wrap", [compiled, nn.DataParallel, lambda n: nn.DataParallel(compiled(n))]
+)
+def test_wrapped_networks_train_paint_and_leave_plain_checkpoints(wrap, tmp_path):
+    plain, data = tiny(), Sprites(64)
+    names = plain.state_dict().keys()
+    whole = finish(train(plain, shuffled(data, 8), steps=4))
+    model = tiny()
+    model.denoiser.net = wrap(model.denoiser.net)
+    for state in train(model, shuffled(data, 8), steps=4):
+        if state.step == 2:
+            save_checkpoint(tmp_path / "c", state_of(state, plain.config))
+            break
+    saved = load_checkpoint(tmp_path / "c")
+    assert saved.part("model").keys() == saved.part("ema").keys() == names
+    fresh = tiny(5)  # goes on without the wrapping, and with it
+    rest = finish(train(fresh, shuffled(data, 8, start=2), steps=4, resume=saved))
+    assert all(
+        (a - b).abs().max() < 1e-5
+        for a, b in zip(rest.model.parameters(), whole.model.parameters())
+    )
+    other = tiny(6)
+    other.denoiser.net = wrap(other.denoiser.net)
+    state = finish(train(other, shuffled(data, 8, start=2), steps=4, resume=saved))
+    assert state.ema.model.generate(["a cat"], steps=1).shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(seed=1), "begun with seed 0, not 1"),
+        (dict(lr=0.02), "begun with lr 0.01, not 0.02"),
+        (dict(decay=0.9), "begun with decay 0.999, not 0.9"),
+        (dict(batch=4), "begun with batch 8, not 4"),
+        (dict(steps=3), "has done 3 steps: ask for more than 3"),
+    ],
+)
+def test_resuming_by_another_recipe_is_refused(change, message):
+    for state in train(Line(), shuffled(Pairs(), 8), steps=6, lr=0.01):
+        if state.step == 3:
+            break
+    saved, options = state_of(state, {}), dict(steps=6, lr=0.01) | change
+    batches = shuffled(Pairs(), options.pop("batch", 8), start=3)
+    with pytest.raises(ValueError, match=message):
+        finish(train(Line(), batches, resume=saved, **options))
+
+
+def test_a_checkpoint_of_another_model():
+    for state in train(Line(), shuffled(Pairs(), 8), steps=6):
+        break
+    with pytest.raises(ValueError, match="of another model"):
+        finish(train(tiny(), shuffled(Sprites(8), 8), steps=6, resume=state_of(state, {})))
+
+
+def test_a_step_that_would_spoil_the_weights_is_not_taken(tmp_path):
+    class Cliff(Line):
+        def loss(self, x, y, generator):
+            return (self.w.sum() * 0).sqrt() + super().loss(x, y, generator)  # slope: 0 / 0
+
+    model = Cliff()
+    with pytest.raises(FloatingPointError, match="its gradient is not finite at step 0"):
+        finish(train(model, shuffled(Pairs(), 8), steps=3))
+    assert model.w.isfinite().all()
+    bad = [(torch.tensor([1.0, float("inf")]), torch.ones(2))]
+    with pytest.raises(FloatingPointError, match="part 0 of the batch of step 0 holds NaN or inf"):
+        finish(train(Line(), bad, steps=1))
+    save_checkpoint(tmp_path / "c", Checkpoint({}, 1, {"model.w": torch.ones(1)}))
+    with pytest.raises(ValueError, match="has diverged: model.w holds NaN"):
+        save_checkpoint(
+            tmp_path / "c", Checkpoint({}, 2, {"model.w": torch.tensor([float("nan")])})
+        )
+    assert load_checkpoint(tmp_path / "c").step == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [dict(steps=0), dict(steps=1.5), dict(lr=float("nan")), dict(decay=2), dict(warmup=-1)]
+)
+def test_options_out_of_range_are_named(wrong):
+    with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):
+        finish(train(Line(), shuffled(Pairs(), 8), **({"steps": 2} | wrong)))

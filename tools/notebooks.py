@@ -17,6 +17,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from diffusion_lib.files import write
+
 try:
     import tomllib
 except ModuleNotFoundError:  # Python 3.10
@@ -128,13 +130,6 @@ def clean(notebook: NotebookNode) -> None:
                 data.pop(WIDGET_VIEW, None)
 
 
-def save(notebook: NotebookNode, path: Path) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def first_error(notebook: NotebookNode) -> str:
     """The number of the code cell that ran last, as nbval counts (from 0), and its source."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -169,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
                 line = f"{path.parent.name}/{path.name}: {time.perf_counter() - began:.1f} s"
                 line += f", {memory:.2f} GB"
                 clean(notebook)
-            save(notebook, path)
+            write(path, (nbformat.writes(notebook) + "\n").encode())
             print(line, flush=True)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             failed += 1

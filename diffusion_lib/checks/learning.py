@@ -436,7 +436,7 @@ def faster_training(answer) -> None:
     except Wrong as wrong:
         if wrong.mistake == "global random":  # a DataLoader draws them, and has worse faults here
             one_by_one()
-        if "'Byte'" in wrong.reason:
+        if "'Byte'" in wrong.reason or "uint8" in wrong.reason:
             wrong.cause = "the pictures are still uint8, 0…255: the model wants floats in [-1, 1]"
             wrong.mistake = "uint8"
         raise

@@ -1,11 +1,14 @@
 """Which exercises are solved: every one that was begun is run, its outcome kept until it changes."""
 
+import ast
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from diffusion_lib.files import write
 
 SECONDS = 300  # that one cell of an exercise may take
 CACHE = ".progress.json"
@@ -25,6 +28,16 @@ def fingerprint(notebook) -> str:
     return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
+def calls(name: str, source: str | list[str]) -> bool:
+    """Whether a cell's source calls checks.<name>; comments do not count."""
+    try:
+        tree = ast.parse("".join(source))
+    except (SyntaxError, ValueError):  # magics: never in a check cell
+        return False
+    functions = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return any(isinstance(f, ast.Attribute) and f.attr == name for f in functions)
+
+
 def standings(folder: Path) -> Iterator[Standing]:
     """One for each exercise, in order. folder: where the exercises' notebooks lie.
 
@@ -38,22 +51,31 @@ def standings(folder: Path) -> Iterator[Standing]:
     try:
         cache = json.loads(cache_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        cache = {}
+        cache = None
+    cache = cache if isinstance(cache, dict) else {}
     for check in checks.ALL:
         about, path = check.about, folder / f"{check.about.number:02d}_{check.__name__}.ipynb"
         state, why = "missing", ""
         if path.exists():
-            notebook = nbformat.read(path, as_version=4)
-            key, call = fingerprint(notebook), f"checks.{check.__name__}("
-            if key == notebook.metadata.get("starter"):
+            try:
+                notebook = nbformat.read(path, as_version=4)
+                key, code = (
+                    fingerprint(notebook),
+                    [c for c in notebook.cells if c.cell_type == "code"],
+                )
+            except Exception as error:  # cut short, or no notebook at all: nbformat has many words
+                notebook, why = None, f"{path.name} is damaged: {type(error).__name__}"
+            if notebook is None:
+                state = "not yet"
+            elif key == notebook.metadata.get("starter"):
                 state = "not begun"
-            elif not any(c.cell_type == "code" and call in c.source for c in notebook.cells):
+            elif not any(calls(check.__name__, cell.source) for cell in code):
                 state, why = "not yet", "its check cell is gone"
             else:
                 if cache.get(path.name, [None])[0] != key:
                     why = _run(notebook, folder)
                     cache[path.name] = [key, why]
-                    _write(cache_file, cache)
+                    write(cache_file, json.dumps(cache, indent=1).encode())
                 why = cache[path.name][1]
                 state = "not yet" if why else "solved"
         yield Standing(about.number, about.title, about.teaches, state, why)
@@ -79,12 +101,6 @@ def _run(notebook, folder: Path) -> str:
     except (CellTimeoutError, DeadKernelError) as error:
         return type(error).__name__
     return ""
-
-
-def _write(path: Path, cache: dict) -> None:
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(cache, indent=1), encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def table(rows: list[Standing]) -> str:

@@ -1,6 +1,7 @@
 """The check of guidance, which steers a walk."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from diffusion_lib.checks._core import (
     judge,
     on_another_device,
 )
-from diffusion_lib.denoiser import Cond, guided
+from diffusion_lib.conditions import Cond
+from diffusion_lib.denoiser import guided
 
 
 class Listener:
@@ -173,7 +175,9 @@ def guidance(answer) -> None:
         _guidance_case(2, 7.5, (4, 1, 2, 3)),
         _guidance_case(3, 2.0, (2, 5), mask=False),
     ]
-    right = _walked(guided)
+    right = _walked(
+        lambda d, c, null, scale: guided(partial(d, cond=c), partial(d, cond=null), scale)
+    )
     mistakes = [Mistake(m.name, m.cause, _walked(m.answer)) for m in GUIDANCE_MISTAKES]
     judge(_walked(guided_by), cases, right, mistakes, name="guidance")
     more = [

@@ -14,18 +14,3 @@ from diffusion_lib.data.sprites import (
     caption,
     parse,
 )
-
-__all__ = [
-    "ACCESSORIES",
-    "BACKGROUNDS",
-    "CLASSES",
-    "COLOURS",
-    "FACINGS",
-    "HELD_OUT",
-    "KINDS",
-    "ArrayImages",
-    "Attributes",
-    "Sprites",
-    "caption",
-    "parse",
-]

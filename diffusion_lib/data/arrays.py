@@ -1,5 +1,7 @@
 """Pictures and labels from two NumPy files: the original course's sprites, or your own."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,54 +10,59 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from diffusion_lib.data.art import to_float
+from diffusion_lib.guards import integers
 
 
 class ArrayImages(Dataset):
-    """A pair of `.npy` files, memory-mapped: of a large file only the pictures asked for are read.
+    """A pair of `.npy` files; the pictures stay on disk, and only those asked for are read.
 
-    images_path: uint8 (N, H, W, 3) in 0..255; the original course's are (N, 16, 16, 3).
-    labels_path: numbers (N, K), one row a picture; the original course's K = 5 are hero, non-hero,
-    food, spell, side-facing, one-hot or mixed, as `VectorEncoder` takes them.
+    images_path: uint8 (N, H, W, 3) in 0..255. labels_path: numbers (N, K), one row a picture, as
+    `VectorEncoder` takes them. The student course that this one grew out of has 89,400 pictures of
+    16x16 and K = 5 (hero, non-hero, food, spell, side-facing; one-hot or mixed).
     Raises FileNotFoundError, or ValueError for a file that is no such array or does not match the
     other. Nothing is unpickled: opening a file runs no code from it.
     """
 
     def __init__(self, images_path: str | Path, labels_path: str | Path) -> None:
+        self.path = Path(images_path)
         self.images = open_array(images_path, "pictures")  # (N, H, W, 3)
-        self.labels = open_array(labels_path, "labels")  # (N, K)
+        labels = open_array(labels_path, "labels")  # (N, K)
         shape, dtype = self.images.shape, self.images.dtype
         if len(shape) != 4 or shape[-1] != 3 or dtype != np.uint8:
             raise ValueError(
                 f"{images_path} should hold pictures, uint8 of shape (N, H, W, 3), "
                 f"but holds {dtype} of shape {shape}"
             )
-        if self.labels.ndim != 2 or self.labels.dtype.kind not in "biuf":
+        if labels.ndim != 2 or labels.dtype.kind not in "biuf":
             raise ValueError(
                 f"{labels_path} should hold a row of numbers a picture, of shape (N, 5), "
-                f"but holds {self.labels.dtype} of shape {self.labels.shape}"
+                f"but holds {labels.dtype} of shape {labels.shape}"
             )
-        if len(self.labels) != len(self.images):
+        if len(labels) != len(self.images):
             raise ValueError(
-                f"{len(self.images)} pictures in {images_path}, but {len(self.labels)} labels in "
+                f"{len(self.images)} pictures in {images_path}, but {len(labels)} labels in "
                 f"{labels_path}: are they a pair?"
             )
-        if not np.isfinite(self.labels).all():
-            raise ValueError(f"some labels in {labels_path} are NaN or infinite")
+        self.labels = torch.from_numpy(labels.astype(np.float32))  # (N, K), in memory
+        if not self.labels.isfinite().all():
+            raise ValueError(f"some labels in {labels_path} are NaN, infinite or beyond float32")
+        self.bytes = self.path.stat().st_size
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """A picture (3, H, W) in [-1, 1] and its vector (K,)."""
-        images, vectors = self.__getitems__([index])
+        images, vectors = self.batch([index])
         return images[0], vectors[0]
 
-    def __getitems__(self, indices: list[int] | Tensor) -> tuple[Tensor, Tensor]:
+    def batch(self, rows: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """A ready batch in one gather: float32 (B, 3, H, W) in [-1, 1] and float32 (B, K)."""
-        rows = np.asarray(indices, dtype=np.int64)
-        images = torch.from_numpy(self.images[rows]).permute(0, 3, 1, 2)
-        vectors = torch.from_numpy(self.labels[rows].astype(np.float32))
-        return to_float(images).contiguous(), vectors
+        rows = integers("rows", rows, -len(self), len(self) - 1).flatten()
+        if os.stat(self.path).st_size < self.bytes:  # reading on would end the process
+            raise ValueError(f"{self.path} has become shorter since it was opened")
+        images = torch.from_numpy(self.images[rows.numpy()]).permute(0, 3, 1, 2)
+        return to_float(images).contiguous(), self.labels[rows]
 
 
 def open_array(path: str | Path, what: str) -> np.ndarray:
@@ -65,7 +72,9 @@ def open_array(path: str | Path, what: str) -> np.ndarray:
         raise FileNotFoundError(f"there is no file of {what} at {path}")
     try:
         array = np.lib.format.open_memmap(path, mode="r")  # knows neither pickles nor archives
-    except (ValueError, EOFError) as error:
+    except PermissionError as error:
+        raise OSError(f"you may not read {path}") from error
+    except Exception as error:  # a damaged header makes NumPy stumble in many ways
         raise ValueError(
             f"{path} is no plain .npy array (a pickle, an .npz archive, objects inside, cut short "
             f"or empty?): {error}"

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffusion_lib.guards import whole
+
 CLASSES = ("hero", "non-hero", "food", "spell", "side-facing")
 FACINGS = ("left", "right")
 BACKGROUNDS = {
@@ -75,7 +77,7 @@ MATERIAL = torch.tensor([0, 1, 2, 2, 2, 3, 3, 3, *range(4, SCENERY - 4)] + [SCEN
 def read_art(path: Path) -> dict[tuple[str, str], Tensor]:
     """The drawings in a text file: {(name, class): labels (16, 16) uint8}, outlined and shaded."""
     art: dict[tuple[str, str], list[str]] = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if " " in line and not line.startswith("#"):
             rows = art.setdefault(tuple(line.split()), [])
         elif line and not line.startswith("#"):
@@ -185,6 +187,6 @@ def to_float(images: Tensor) -> Tensor:
 
 def enlarge(images: Tensor, size: int) -> Tensor:
     """(..., 16, 16) to (..., size, size): every pixel becomes a square."""
-    if size < 16 or size % 16:
+    if whole("size", size, 16) % 16:
         raise ValueError(f"size must be a multiple of 16, not {size}")
     return images.repeat_interleave(size // 16, -1).repeat_interleave(size // 16, -2)

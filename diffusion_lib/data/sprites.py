@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from diffusion_lib.data.art import (
     enlarge,
     to_float,
 )
+from diffusion_lib.guards import integers, texts, whole
 
 # Two colours of each kind never appear in training: number of the kind + of the colour = 4k.
 HELD_OUT = frozenset(
@@ -89,7 +91,7 @@ def parse(prompt: str) -> Attributes:
 
     Raises ValueError, in the prompt's own words, for what is unknown, doubled or impossible.
     """
-    words = prompt.lower().split()
+    words = texts([prompt])[0].lower().split()
     for word in words:
         if word not in WORDS:
             near = difflib.get_close_matches(word, WORDS, n=1, cutoff=0.0)[0]
@@ -168,7 +170,7 @@ def captions(rows: Tensor, generator: torch.Generator, p_colour: float = 0.85) -
 
 def prompts(n: int, seed: int, held_out: bool) -> list[str]:
     """`n` prompts that name a kind and a colour, spread evenly over the (un)seen pairs."""
-    generator = torch.Generator().manual_seed(seed)
+    n, generator = whole("n", n, 1), torch.Generator().manual_seed(whole("seed", seed))
     pairs = [
         (i, j)
         for i, kind in enumerate(KINDS)
@@ -192,10 +194,8 @@ class Sprites(Dataset):
     words = WORDS
 
     def __init__(self, n: int = 40_000, size: int = 16, seed: int = 0) -> None:
-        if n < 1:
-            raise ValueError(f"n must be at least 1, not {n}")
-        generator = torch.Generator().manual_seed(seed)
-        self.attributes = sample(n, generator)
+        generator = torch.Generator().manual_seed(whole("seed", seed))
+        self.attributes = sample(whole("n", n, 1), generator)
         self.images = enlarge(draw(self.attributes, generator), size)
         self.captions = captions(self.attributes, generator)
         kind_class = torch.tensor([CLASSES.index(c) for c in KINDS.values()])
@@ -207,14 +207,15 @@ class Sprites(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, str]:
         return to_float(self.images[index]), self.captions[index]
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, list[str]]:
+    def batch(self, rows: Sequence[int] | Tensor) -> tuple[Tensor, list[str]]:
         """A ready batch in one gather: images (B, 3, size, size) in [-1, 1], captions."""
-        return to_float(self.images[torch.as_tensor(indices)]), [self.captions[i] for i in indices]
+        rows = integers("rows", rows, -len(self), len(self) - 1).flatten()
+        return to_float(self.images[rows]), [self.captions[i] for i in rows.tolist()]
 
     @staticmethod
     def render(prompt: str, seed: int = 0, size: int = 16) -> Tensor:
         """A picture of the prompt, (3, size, size) in [-1, 1]; what it does not name is random."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(whole("seed", seed))
         row = [names.index(value) for names, value in zip(NAMES, parse(prompt))]
         named = torch.tensor([[-1 if i == len(names) - 1 else i for names, i in zip(NAMES, row)]])
         return enlarge(to_float(draw(sample(1, generator, named), generator))[0], size)
