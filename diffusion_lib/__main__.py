@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -129,9 +130,7 @@ def train_sprites(args: argparse.Namespace) -> None:
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
             _train(args, name, path)
     except Timeout:
-        raise OSError(
-            f"another process is training {path}: wait, or name another --output"
-        ) from None
+        raise OSError(f"another process trains {path}: wait, or name another --output") from None
 
 
 def _train(args: argparse.Namespace, name: str, path: Path) -> None:
@@ -180,10 +179,10 @@ def _train(args: argparse.Namespace, name: str, path: Path) -> None:
 
 
 def _draw_curve(log: list[dict], path: str) -> None:
-    try:
-        from diffusion_lib.plotting import curves, png
-    except ModuleNotFoundError:  # the numbers are in the .json; the core draws no curves
+    if find_spec("matplotlib") is None:  # the core draws no curves; the numbers are in the .json
         return
+    from diffusion_lib.plotting import curves, png
+
     steps, losses = [row["step"] for row in log], [row["loss"] for row in log]
     labels = dict(title="Training", xlabel="step", ylabel="loss", log="y")
     write(path, png(curves(steps, {"loss": losses}, **labels)))
@@ -230,10 +229,8 @@ def evaluate(args: argparse.Namespace) -> None:
 
 def progress(args: argparse.Namespace) -> None:
     """Prints a table of the exercises. Those begun are run, unless they have not changed since."""
-    try:
-        import nbclient  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ValueError('progress runs notebooks: pip install -e ".[notebooks]" first') from error
+    if find_spec("nbclient") is None:
+        raise ValueError('progress runs notebooks: pip install -e ".[notebooks]" first')
     from diffusion_lib import checks
     from diffusion_lib.checks.progress import standings, table
 

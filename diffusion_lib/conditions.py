@@ -16,9 +16,8 @@ class Cond(NamedTuple):
     def expand(self, n: int) -> "Cond":
         """The same for n pictures: one row serves them all. Raises ValueError for another number."""
         if len(self.context) not in (1, n):
-            raise ValueError(
-                f"{n} pictures need as many conditions, or one: not {len(self.context)}"
-            )
+            got = len(self.context)
+            raise ValueError(f"{n} pictures need as many (negative) prompts, or one: not {got}")
         return Cond(*(part if part is None else part.expand(n, *part.shape[1:]) for part in self))
 
     @staticmethod

@@ -45,15 +45,14 @@ class Denoiser(nn.Module):
         """
         super().__init__()
         if prediction not in PREDICTIONS:
-            rows = tuple(PREDICTIONS)
-            raise ValueError(f"prediction must be one of {rows}, not {prediction!r}")
+            raise ValueError(f"prediction must be one of {(*PREDICTIONS,)}, not {prediction!r}")
         alpha, sigma = schedule.alpha[1:], schedule.sigma[1:]
         p, q = PREDICTIONS[prediction](alpha, sigma)
-        silent = (alpha * q - sigma * p == 0).nonzero()
-        if len(silent):
+        tell = (alpha * q - sigma * p).abs() - 1e-3 * ((alpha * q).abs() + (sigma * p).abs())
+        if not (tell > 0).all():
             raise ValueError(
-                f"{prediction!r} says nothing of x0 at t = {int(silent[0]) + 1}, where alpha q = "
-                "sigma p (with 'eps': pure noise, alpha = 0): use 'v', 'x0' or 'flow'"
+                f"{prediction!r} says nothing of x0 at t = {int(tell.argmin()) + 1}, where alpha q "
+                "= sigma p (with 'eps': pure noise, alpha = 0): use 'v', 'x0' or 'flow'"
             )
         self.net = net
         self.schedule = schedule
@@ -144,9 +143,8 @@ def guided(denoise: Denoise, without: Denoise | None = None, scale: float = 1.0)
 
 def _both(first: Denoise, second: Denoise, x: Tensor, t: int | Tensor) -> tuple[Tensor, ...]:
     """Both answers; in one call, where they are one denoiser's under two conditions."""
-    if not all(isinstance(f, partial) and f.keywords.keys() == {"cond"} for f in (first, second)):
-        return first(x, t), second(x, t)
-    if first.func is not second.func or first.args or second.args:
+    one = isinstance(first, partial) and isinstance(second, partial) and first.func is second.func
+    if not one or any(f.args or f.keywords.keys() != {"cond"} for f in (first, second)):
         return first(x, t), second(x, t)
     conds = [f.keywords["cond"].expand(len(x)) for f in (first, second)]
     t = torch.as_tensor(t, device="cpu").expand(len(x))

@@ -31,11 +31,9 @@ def to_uint8(images: Tensor) -> np.ndarray:
             "permute channels to the front, or expand a grey channel to three"
         )
     images = images.detach().float().cpu()
-    bad = int((~torch.isfinite(images)).sum())
-    if bad:
-        raise ValueError(
-            f"{bad} of {images.numel()} values are NaN or infinite: did sampling diverge?"
-        )
+    if not images.isfinite().all():
+        bad = int((~images.isfinite()).sum())
+        raise ValueError(f"{bad} of {images.numel()} values are NaN or infinite: did it diverge?")
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).numpy()
 
 
@@ -116,7 +114,5 @@ def _at_most(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def _named(path: str | Path, suffix: str) -> str | Path:
     if Path(path).suffix.lower() != suffix:
-        raise ValueError(
-            f"{path}: this writes a {suffix} file, so call it {Path(path).stem}{suffix}"
-        )
+        raise ValueError(f"{path}: this is a {suffix} file, so call it {Path(path).stem}{suffix}")
     return path

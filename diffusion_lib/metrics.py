@@ -127,9 +127,7 @@ def recognise(images: Tensor) -> list[Attributes | None]:
     pictures("pictures", images, bound=2)
     size = images.shape[-1]
     if images.shape[1:] != (3, size, size) or size < 16 or size % 16:
-        raise ValueError(
-            f"pictures must be (B, 3, 16, 16) or a multiple of it: {tuple(images.shape)}"
-        )
+        raise ValueError(f"pictures must be (B, 3, 16, 16), or larger: {tuple(images.shape)}")
     low, high = images.aminmax()
     if 0 <= low < high <= 1:
         raise ValueError("no pixel of these pictures is below 0: from 0…1 to [-1, 1] it is 2 x - 1")
@@ -175,9 +173,7 @@ def clustered_interval(right: Tensor, clusters: Sequence[Hashable]) -> tuple[flo
     variance to go by (all right, or all wrong) each cluster counts once.
     """
     if len(right) == 0 or len(right) != len(clusters):
-        raise ValueError(
-            f"{len(right)} outcomes need a cluster each, and at least one: {len(clusters)}"
-        )
+        raise ValueError(f"{len(right)} outcomes need as many clusters (1 or more)")
     names = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
     where = torch.tensor([names[c] for c in clusters])
     n, k, p = len(right), len(names), right.double().mean().item()

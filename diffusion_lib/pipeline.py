@@ -13,7 +13,7 @@ from diffusion_lib.checkpoints import load_checkpoint
 from diffusion_lib.conditions import Cond
 from diffusion_lib.denoiser import Denoise, Denoiser, clipped, guided
 from diffusion_lib.guards import pictures, texts, whole
-from diffusion_lib.sampling import Step, ddim
+from diffusion_lib.sampling import Step, ddim, last
 from diffusion_lib.text import TextConfig, TextEncoder, Tokenizer
 from diffusion_lib.unet import UNet, UNetConfig
 
@@ -44,26 +44,17 @@ class TextToImage(nn.Module):
         autoencoder: nn.Module | None = None,
         size: int | tuple[int, int] = 16,
     ) -> None:
-        """size: height and width, or both in one number, of what the denoiser works on.
-
-        Raises ValueError where the tokenizer has more or fewer words than the encoder.
-        """
+        """size: height and width, or both in one number, of what the denoiser works on."""
         super().__init__()
         if len(tokenizer) != text_encoder.config.vocabulary:
-            raise ValueError(
-                f"the tokenizer has {len(tokenizer)} tokens, the text encoder "
-                f"{text_encoder.config.vocabulary}: they were not made for each other"
-            )
+            raise ValueError("the tokenizer and the text encoder have other numbers of tokens")
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder
         self.denoiser = denoiser
         self.autoencoder = autoencoder
         height, width = (size, size) if not isinstance(size, Sequence) else size
-        self.shape = (
-            denoiser.net.config.in_channels,
-            whole("size", height, 1),
-            whole("size", width, 1),
-        )
+        height, width = whole("size", height, 1), whole("size", width, 1)
+        self.shape = (denoiser.net.config.in_channels, height, width)  # of one x_t
 
     @property
     def device(self) -> torch.device:
@@ -97,10 +88,6 @@ class TextToImage(nn.Module):
         """denoise(x, t) for any sampler: the prompts are encoded here, once. See `generate`."""
         cond = self.encode(prompts)
         away = [negative or ""] if isinstance(negative, str | None) else texts(negative, "negative")
-        if len(away) not in (1, len(prompts)):
-            raise ValueError(
-                f"{len(prompts)} prompts need one negative or as many, not {len(away)}"
-            )
         null = partial(self.denoiser, cond=self.encode(away)) if guidance != 1 else None
         denoise = guided(partial(self.denoiser, cond=cond), null, guidance)
         return clipped(denoise) if clip and self.autoencoder is None else denoise
@@ -128,6 +115,7 @@ class TextToImage(nn.Module):
         clip: bool = True,
     ) -> Iterator[Step]:
         """`generate` step by step."""
+        prompts = texts(prompts)
         denoise = self.denoise_with(prompts, guidance, negative, clip)
         x = self.noise(len(prompts), seed)
         for step in sampler(denoise, self.denoiser.schedule, x, steps):
@@ -157,11 +145,7 @@ class TextToImage(nn.Module):
         in [-1, 1] (pixels only). Raises ValueError for bad prompts, steps, guidance or seed.
         """
         options = dict(guidance=guidance, negative=negative, seed=seed, sampler=sampler, clip=clip)
-        for step in self.film(prompts, steps=steps, **options):
-            pass
-        return step.x.clamp(-1, 1)
-
-    # -- configuration ------------------------------------------------------------------------
+        return last(self.film(prompts, steps=steps, **options)).clamp(-1, 1)
 
     @classmethod
     def from_config(cls, config: dict, device: torch.device | str = "cpu") -> "TextToImage":
@@ -169,13 +153,10 @@ class TextToImage(nn.Module):
         tokenizer = Tokenizer(config["vocabulary"], config["text"]["length"])
         schedule = SCHEDULES[config["schedule"]](config["T"])
         with torch.device(device):
-            encoder, net = (
-                TextEncoder(TextConfig(**config["text"])),
-                UNet(UNetConfig(**config["unet"])),
-            )
-        model = cls(
-            tokenizer, encoder, Denoiser(net, schedule, config["prediction"]), size=config["size"]
-        )
+            encoder = TextEncoder(TextConfig(**config["text"]))
+            net = UNet(UNetConfig(**config["unet"]))
+        denoiser = Denoiser(net, schedule, config["prediction"])
+        model = cls(tokenizer, encoder, denoiser, size=config["size"])
         model.config = config
         return model
 

@@ -49,8 +49,6 @@ def show(fig: Figure, text: str) -> None:
 
     text: a sentence that says what to see, with one rounded statistic computed from what is drawn.
     """
-    if not text.strip():
-        raise ValueError("a figure needs a text: what to see, and one number computed from it")
     width = int(fig.get_figwidth() * 15)  # characters that fit on a line
     fig.text(0.5, -0.02, textwrap.fill(text, width), ha="center", va="top", color="0.35")
     _show_png(png(fig, bbox_inches="tight"), text)
@@ -65,6 +63,8 @@ def png(fig: Figure, bbox_inches: str | None = None) -> bytes:
 
 
 def _show_png(data: bytes, text: str) -> None:
+    if not text.strip():
+        raise ValueError("a figure needs a text: what to see, and one number computed from it")
     bundle = {"image/png": base64.b64encode(data).decode(), "text/plain": text}
     display(bundle, metadata={"image/png": {"alt": text}}, raw=True)
 
@@ -137,8 +137,6 @@ def animate(frames: Sequence[Tensor | Image.Image], text: str, seconds: float = 
     frames: (3, H, W) or (B, 3, H, W) in [-1, 1], or Pillow images. An animated PNG, so that
     nbval compares its text alone.
     """
-    if not text.strip():
-        raise ValueError("a film needs a text: what to see, and one number computed from it")
     sheets = [
         f if isinstance(f, Image.Image) else tile(f, scale=max(1, math.ceil(64 / f.shape[-1])))
         for f in frames

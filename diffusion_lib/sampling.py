@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion_lib.denoiser import Denoise
-from diffusion_lib.guards import floats, real
+from diffusion_lib.guards import real
 from diffusion_lib.noise import randn_like
 from diffusion_lib.schedules import Schedule
 
@@ -81,7 +81,6 @@ def ddim(
     picture, so that each is the same whatever stands beside it.
     """
     eta = real("eta (0: DDIM, 1: DDPM)", eta, 0, 1)
-    floats("x", x)
     for now, then in walk(schedule, steps):
         h = denoise(x, now.t)
         kept = now.alpha / then.alpha * then.sigma  # what is left in x_t of the noise of x_s
@@ -99,7 +98,6 @@ def heun(denoise: Denoise, schedule: Schedule, x: Tensor, steps: int = 50) -> It
     Two calls of `denoise` a step, but for the last, where D(x, 0) = x. x: (B, …), noise. (Karras et
     al. 2022, algorithm 1, but in alpha/sigma, so that it stays finite where alpha is 0)
     """
-    floats("x", x)
     for now, then in walk(schedule, steps):
         h = denoise(x, now.t)
         if then.t > 0:
@@ -112,15 +110,14 @@ def heun(denoise: Denoise, schedule: Schedule, x: Tensor, steps: int = 50) -> It
 def dpm_solver(denoise: Denoise, schedule: Schedule, x: Tensor, steps: int = 20) -> Iterator[Step]:
     """DPM-Solver++(2M): h is D, carried on by half a step along the line through D and the D before.
 
-    One call a step, second order; first order on the first and the last step, whose length in
-    lambda is infinite or which have no step before. x: (B, …), noise. (Lu et al. 2022b, algorithm 2)
+    One call a step, second order; first order where a step or the one before is infinitely long in
+    lambda, or where there is none before. x: (B, …), noise. (Lu et al. 2022b, algorithm 2)
     """
-    floats("x", x)
     before, length_before = None, math.inf
     for now, then in walk(schedule, steps):
         h = d = denoise(x, now.t)
         length = then.log_ratio - now.log_ratio
-        if before is not None and math.isfinite(length) and math.isfinite(length_before):
+        if math.isfinite(length) and math.isfinite(length_before):
             h = d + length / (2 * length_before) * (d - before)
         x = move(x, h, now, then)
         before, length_before = d, length

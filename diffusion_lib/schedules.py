@@ -29,9 +29,7 @@ class Schedule:
     sigma: Tensor
 
     def __post_init__(self) -> None:
-        alpha, sigma = (
-            torch.as_tensor(row, device="cpu").float() for row in (self.alpha, self.sigma)
-        )
+        alpha, sigma = (torch.as_tensor(r, device="cpu").float() for r in (self.alpha, self.sigma))
         if alpha.ndim != 1 or alpha.shape != sigma.shape or len(alpha) < 2:
             raise ValueError(
                 "alpha and sigma must be two vectors of one length T+1 >= 2, "
@@ -39,12 +37,11 @@ class Schedule:
             )
         if alpha[0] != 1 or sigma[0] != 0:
             raise ValueError("index 0 of a schedule is the clean picture: alpha 1, sigma 0")
-        if not (alpha.isfinite() & sigma.isfinite()).all():
-            raise ValueError("alpha and sigma must be finite: these hold NaN or infinity")
-        if not (sigma[1:] > 0).all() or not (alpha >= 0).all():
+        inside = (alpha >= 0) & (sigma >= 0) & alpha.isfinite() & sigma.isfinite()
+        if not inside.all() or not (sigma[1:] > 0).all():
             raise ValueError(
-                "alpha must not be negative, and sigma must be above 0 from t = 1 on, "
-                "also in float32 (no smaller than 1e-38)"
+                "alpha and sigma must be finite, alpha must not be negative, "
+                "and sigma must be above 0 from t = 1 on, also in float32"
             )
         object.__setattr__(self, "alpha", alpha)
         object.__setattr__(self, "sigma", sigma)
@@ -65,9 +62,7 @@ class Schedule:
         """
         t = self.index(t)
         if t.ndim > 1 or (t.numel() != 1 and t.shape != like.shape[:1]):
-            raise ValueError(
-                f"t has shape {tuple(t.shape)} for a batch of shape {tuple(like.shape)}"
-            )
+            raise ValueError(f"t has shape {tuple(t.shape)}, the batch {tuple(like.shape)}")
         shape = (-1,) + (1,) * (like.ndim - 1)
         return (
             self.alpha[t].view(shape).to(like.device, non_blocking=True),  # (B, 1, …)

@@ -66,9 +66,8 @@ class Tokenizer:
             if len(words) == 1 and prompt.strip():
                 raise ValueError(f"there is no word in {prompt!r}; for no prompt at all, write ''")
             if len(words) > self.length:
-                raise ValueError(
-                    f"{prompt!r} has {len(words) - 1} words; at most {self.length - 1} fit"
-                )
+                count = len(words) - 1
+                raise ValueError(f"{prompt!r} has {count} words; at most {self.length - 1} fit")
             row[: len(words)] = torch.tensor([self._id(word, prompt) for word in words])
         return ids, ids != 0
 

@@ -73,9 +73,9 @@ def train(
     A generator: it yields after each of `steps` optimiser steps, and whoever runs it logs, draws,
     saves or stops. `batches` (of tuples, or of bare tensors) is run through again when it ends.
     AdamW; warm-up and cosine decay of the learning rate; gradients clipped to norm `clip`; `amp` =
-    torch.bfloat16 or float16 for mixed precision. Frozen weights stay as they are, but a model that
-    is frozen as a whole (as `load_pretrained` gives it) is thawed. With `resume`, goes on exactly
-    where that checkpoint was (give it batches that do: `shuffled(..., start=resume.step)`).
+    torch.bfloat16 or float16 for mixed precision. Frozen weights stay; a model that is frozen as a
+    whole, as `load_pretrained` gives it, is thawed. With `resume`, goes on exactly where that
+    checkpoint was (with batches that do too: `shuffled(..., start=resume.step)`).
     Raises FloatingPointError before a step that would spoil the weights, ValueError or TypeError
     for batches that the model cannot take and for a checkpoint of another recipe.
     """
@@ -84,24 +84,18 @@ def train(
     if not any(p.requires_grad for p in model.parameters()):
         model.requires_grad_(True)
     weights = [p for p in model.parameters() if p.requires_grad]
-    if any(p.dtype not in (torch.float32, torch.float64) for p in weights) or not weights:
-        raise ValueError(
-            "train takes a model with weights in float32: model.float(); for speed, "
-            "amp=torch.bfloat16 computes in half precision and keeps the weights exact"
-        )
+    if not weights or any(p.dtype not in (torch.float32, torch.float64) for p in weights):
+        raise ValueError("train wants weights in float32: model.float(); amp= for half precision")
     device = weights[0].device
     optimiser = torch.optim.AdamW(weights, lr=lr, betas=(0.9, 0.99), fused=device.type != "mps")
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
     recipe = dict(lr=lr, warmup=warmup, decay=decay, clip=clip, seed=seed, amp=str(amp))
-    fresh, ema = torch.tensor(math.nan), EMA(model, decay)
-    state = Training(0, fresh, model, ema, optimiser, generator, scaler, recipe)
+    none, ema = torch.tensor(math.nan), EMA(model, decay)
+    state = Training(0, none, model, ema, optimiser, generator, scaler, recipe)
     if resume is not None:
         resume.restore(state)
-        if state.step >= steps:
-            raise ValueError(
-                f"the checkpoint has done {state.step} steps: ask for more than {steps}"
-            )
+        whole("steps (the checkpoint has done that many)", steps, state.step + 1)
     model.train()
     for batch in _forever(batches):
         if "batch" not in recipe:
@@ -113,12 +107,13 @@ def train(
             group["lr"] = learning_rate(state.step, steps, lr, warmup)
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
             loss = model.loss(*batch, generator=generator)
+        if not loss.isfinite():
+            raise FloatingPointError(_blame(batch, loss, state.step, lr))
         optimiser.zero_grad()
-        if torch.isfinite(loss):
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimiser)
-            norm = nn.utils.clip_grad_norm_(weights, clip)
-        if not torch.isfinite(loss) or not (torch.isfinite(norm) or scaler.is_enabled()):
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimiser)
+        norm = nn.utils.clip_grad_norm_(weights, clip)
+        if not norm.isfinite() and not scaler.is_enabled():  # a scaler skips such a step by itself
             raise FloatingPointError(_blame(batch, loss, state.step, lr))
         scaler.step(optimiser)
         scaler.update()
@@ -142,16 +137,13 @@ def _forever(batches: Iterable) -> Iterator[tuple]:
 
 def _size(batch: tuple, model: nn.Module) -> int:
     """The first batch's number of pictures. Raises TypeError if `model.loss` does not take it."""
-    wanted = inspect.signature(model.loss)
+    wanted, kind = inspect.signature(model.loss), type(batch).__name__
     try:
         wanted.bind(*batch, generator=None)
         return len(batch[0])
     except (TypeError, KeyError, IndexError) as error:
-        what = (
-            f"a tuple of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
-        )
-        name = type(model).__name__
-        raise TypeError(f"{name} has loss{wanted}, but a batch is {what}: {error}") from None
+        told = f"{type(model).__name__}.loss{wanted}, but a batch is a {kind} of {len(batch)}"
+        raise TypeError(f"{told}: {error}") from None
 
 
 def _blame(batch: list, loss: Tensor, step: int, lr: float) -> str:
@@ -160,9 +152,7 @@ def _blame(batch: list, loss: Tensor, step: int, lr: float) -> str:
         if isinstance(part, Tensor) and not part.isfinite().all():
             return f"part {i} of the batch of step {step} holds NaN or infinite numbers"
     what = "its gradient is not finite" if loss.isfinite() else f"the loss is {loss.item()}"
-    return (
-        f"{what} at step {step}, though the batch is fine: try a smaller learning rate than {lr:g}"
-    )
+    return f"{what} at step {step}, though the batch is fine: try a smaller lr than {lr:g}"
 
 
 def shuffled(dataset, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[tuple]:
@@ -171,17 +161,10 @@ def shuffled(dataset, batch_size: int, seed: int = 0, start: int = 0) -> Iterato
     dataset: any map-style data set. One with `batch(row numbers)` is asked for whole batches; the
     items of others are collated, as by PyTorch's DataLoader.
     """
-    if not hasattr(dataset, "__len__") or not (
-        hasattr(dataset, "batch") or hasattr(dataset, "__getitem__")
-    ):
-        raise TypeError(
-            "shuffled takes a data set with len() and [i]; an iterable goes to train as it is"
-        )
-    n, batch_size, start = (
-        len(dataset),
-        whole("batch_size", batch_size, 1),
-        whole("start", start, 0),
-    )
+    if not hasattr(dataset, "__len__"):
+        raise TypeError("shuffled takes a data set with len() and [i]; train takes any iterable")
+    n, start = len(dataset), whole("start", start, 0)
+    batch_size = whole("batch_size", batch_size, 1)
     per_epoch = n // batch_size
     if per_epoch == 0:
         raise ValueError(f"a batch of {batch_size} is larger than the data set ({n})")

@@ -44,15 +44,11 @@ class UNetConfig:
                 f"{len(self.channels)} levels of channels, but {len(self.attention)} of attention"
             )
         for c in self.channels:
-            if whole("each of channels", c, 1) % self.groups or c % self.heads:
+            if whole("each of channels", c, 1) % self.groups or c % self.heads or c % 2:
                 raise ValueError(
-                    f"{c} channels cannot be split evenly into {self.groups} groups "
-                    f"and {self.heads} heads"
+                    f"{c} channels cannot be split evenly into {self.groups} groups, "
+                    f"{self.heads} heads, and a half of sines and one of cosines"
                 )
-        if self.channels[0] % 2:
-            raise ValueError(
-                f"the first of channels must be even (sines, cosines): {self.channels}"
-            )
 
 
 class Level(nn.Module):
@@ -158,10 +154,7 @@ class UNet(nn.Module):
                 f"this UNet halves its input {len(self.config.channels) - 1} times, so height and "
                 f"width must be multiples of {factor}: got {x.shape[-2]}x{x.shape[-1]}"
             )
-        if (width is None) != (context is None):
-            told = (
-                "give it a context (B, L, D)" if context is None else "build it with a context_dim"
-            )
-            raise ValueError(f"this UNet's context_dim is {width}: {told}")
-        if context is not None and (context.ndim != 3 or context.shape[2] != width):
-            raise ValueError(f"the context must be (B, L, {width}), not {tuple(context.shape)}")
+        got = None if context is None else tuple(context.shape)
+        if (got is None) != (width is None) or got and (len(got) != 3 or got[2] != width):
+            wanted = None if width is None else f"(B, L, {width})"
+            raise ValueError(f"this UNet wants a context {wanted}, not {got} (context_dim {width})")

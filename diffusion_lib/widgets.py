@@ -120,10 +120,8 @@ def _png(picture: Picture) -> bytes:
     elif isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
         Image.fromarray(picture).save(buffer, "PNG")
     else:
-        raise TypeError(
-            "draw a matplotlib figure, a Pillow image or a uint8 array (H, W, 3), "
-            f"not {type(picture).__name__}"
-        )
+        got = type(picture).__name__
+        raise TypeError(f"draw a figure, a Pillow image or a uint8 array (H, W, 3), not {got}")
     return buffer.getvalue()
 
 

@@ -128,7 +128,7 @@ def test_runs_whose_names_differ_keep_apart(tmp_path, capsys):
 def test_two_runs_on_one_output(tmp_path, capsys):
     with FileLock(tmp_path / ".a.safetensors.lock"):
         status, _, errors = run(capsys, "train", *SHORT, "-o", tmp_path / "a")
-    assert status == 1 and "another process is training" in errors
+    assert status == 1 and "another process trains" in errors
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_larger_pictures_are_averaged_down():
         (torch.zeros(1, 3, 16, 16), ["a cat", "a cat"], "1 pictures need as many"),
         (torch.zeros(1, 3, 16, 16), "a", "list of texts"),
         (torch.zeros(1, 16, 16), ["a cat"], r"must have shape \(B, C, H, W"),
-        (torch.zeros(1, 3, 20, 20), ["a cat"], "or a multiple of it"),
+        (torch.zeros(1, 3, 20, 20), ["a cat"], "or larger"),
         (torch.zeros(1, 3, 16, 16).byte(), ["a cat"], "float tensor"),
         (torch.zeros(0, 3, 16, 16), [], "is empty"),
         (torch.zeros(1, 3, 16, 16), ["a dragn"], "did you mean 'dragon'"),

@@ -200,12 +200,6 @@ def test_a_generator_a_picture_makes_each_independent_of_the_others():
     assert torch.equal(run(1), run(3)[:1])
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_noise_must_be_floats(sampler):
-    with pytest.raises(ValueError, match="x must be a float tensor"):
-        last(sampler(lambda x, t: x, cosine_schedule(10), torch.zeros(1, 1).byte(), 5))
-
-
 # --- the fast samplers, against others' -----------------------------------------------------------
 
 

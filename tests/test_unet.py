@@ -79,7 +79,7 @@ def test_a_size_that_cannot_be_halved():
 
 
 def test_a_missing_context():
-    with pytest.raises(ValueError, match="give it a context"):
+    with pytest.raises(ValueError, match=r"wants a context \(B, L, 8\), not None"):
         UNet(UNetConfig(context_dim=8))(torch.randn(1, 3, 16, 16), torch.tensor([1]))
 
 

@@ -73,7 +73,7 @@ def test_figures_are_closed_and_keep_their_size():
 def test_arrays_are_pictures_and_nothing_else_is():
     assert widgets._png(np.zeros((2, 2, 3), np.uint8)).startswith(b"\x89PNG")
     for wrong in (None, np.zeros((2, 2, 3)), "picture"):
-        with pytest.raises(TypeError, match="draw a matplotlib figure"):
+        with pytest.raises(TypeError, match="draw a figure, a Pillow image"):
             widgets._png(wrong)
 
 

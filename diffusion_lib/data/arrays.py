@@ -29,20 +29,15 @@ class ArrayImages(Dataset):
         labels = open_array(labels_path, "labels")  # (N, K)
         shape, dtype = self.images.shape, self.images.dtype
         if len(shape) != 4 or shape[-1] != 3 or dtype != np.uint8:
-            raise ValueError(
-                f"{images_path} should hold pictures, uint8 of shape (N, H, W, 3), "
-                f"but holds {dtype} of shape {shape}"
-            )
+            holds = f"but holds {dtype} of shape {shape}"
+            raise ValueError(f"{images_path} should hold pictures, uint8 (N, H, W, 3), {holds}")
         if labels.ndim != 2 or labels.dtype.kind not in "biuf":
-            raise ValueError(
-                f"{labels_path} should hold a row of numbers a picture, of shape (N, 5), "
-                f"but holds {labels.dtype} of shape {labels.shape}"
-            )
-        if len(labels) != len(self.images):
-            raise ValueError(
-                f"{len(self.images)} pictures in {images_path}, but {len(labels)} labels in "
-                f"{labels_path}: are they a pair?"
-            )
+            holds = f"but holds {labels.dtype} of shape {labels.shape}"
+            raise ValueError(f"{labels_path} should hold a row of numbers a picture, {holds}")
+        n, m = len(self.images), len(labels)
+        if n != m:
+            names = f"{n} pictures in {images_path}, but {m} labels in {labels_path}"
+            raise ValueError(f"{names}: are they a pair?")
         self.labels = torch.from_numpy(labels.astype(np.float32))  # (N, K), in memory
         if not self.labels.isfinite().all():
             raise ValueError(f"some labels in {labels_path} are NaN, infinite or beyond float32")
@@ -75,10 +70,8 @@ def open_array(path: str | Path, what: str) -> np.ndarray:
     except PermissionError as error:
         raise OSError(f"you may not read {path}") from error
     except Exception as error:  # a damaged header makes NumPy stumble in many ways
-        raise ValueError(
-            f"{path} is no plain .npy array (a pickle, an .npz archive, objects inside, cut short "
-            f"or empty?): {error}"
-        ) from error
+        what = "a pickle, an .npz archive, objects inside, cut short or empty?"
+        raise ValueError(f"{path} is no plain .npy array ({what}): {error}") from error
     if array.size == 0:
         raise ValueError(f"{path} holds no {what}: its shape is {array.shape}")
     return array.view(np.ndarray)

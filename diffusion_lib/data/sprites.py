@@ -187,8 +187,7 @@ class Sprites(Dataset):
     """Captioned pixel art in memory: `images` (n, 3, size, size) uint8, `captions`, `classes` (n,).
 
     `attributes` (n, 6) is the truth behind each picture, whatever its caption leaves out, and
-    contains no pair of HELD_OUT. The same seed gives the same pictures. About 2 s for 40,000.
-    Raises ValueError if size is no multiple of 16 or n < 1.
+    contains no pair of HELD_OUT. The same seed gives the same pictures. size: a multiple of 16.
     """
 
     words = WORDS
