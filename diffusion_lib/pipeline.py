@@ -54,7 +54,8 @@ class TextToImage(nn.Module):
         self.autoencoder = autoencoder
         height, width = (size, size) if not isinstance(size, Sequence) else size
         height, width = whole("size", height, 1), whole("size", width, 1)
-        self.shape = (denoiser.net.config.in_channels, height, width)  # of one x_t
+        net = getattr(denoiser.net, "module", denoiser.net)  # within a DataParallel
+        self.shape = (net.config.in_channels, height, width)  # of one x_t
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,5 @@
 import pickle
+import random
 
 import numpy as np
 import pytest
@@ -153,3 +154,44 @@ def test_a_pair_that_does_not_match(pair):
     np.save(pair[1], labels)
     with pytest.raises(ValueError, match="NaN, infinite"):
         ArrayImages(*pair)
+
+
+def test_rows_by_a_mask_or_out_of_range_are_refused(pair):
+    data = ArrayImages(*pair)
+    for mask in ([True, False], torch.ones(40, dtype=torch.bool), np.ones(40, dtype=bool)):
+        with pytest.raises(TypeError, match="of a mask take"):
+            data.batch(mask)
+    for rows in ([40], [-41], torch.tensor([3, 99])):
+        with pytest.raises(IndexError, match="outside -40…39"):
+            data.batch(rows)
+
+
+def test_labels_beyond_float32(pair):
+    labels = np.zeros((40, 5))
+    labels[3, 1] = 1e300
+    np.save(pair[1], labels)
+    with pytest.raises(ValueError, match="beyond float32"):
+        ArrayImages(*pair)
+
+
+def test_a_file_that_becomes_shorter_while_it_is_open(pair):
+    """Reading on past its end would end the process."""
+    data = ArrayImages(*pair)
+    with open(pair[0], "rb+") as file:
+        file.truncate(2000)
+    with pytest.raises(ValueError, match="has become shorter"):
+        data.batch([39])
+
+
+def test_damaged_headers_end_in_one_kind_of_error(pair, tmp_path):
+    good, dice = pair[0].read_bytes(), random.Random(0)
+    for _ in range(300):
+        bad = bytearray(good)
+        for _ in range(dice.choice([1, 1, 2, 8])):
+            bad[dice.randrange(128)] ^= 1 << dice.randrange(8)
+        (tmp_path / "bad.npy").write_bytes(bad)
+        try:
+            images, _ = ArrayImages(tmp_path / "bad.npy", pair[1]).batch([0, 39])
+            assert images.shape[:2] == (2, 3)  # a flip in the padding, say
+        except ValueError as error:
+            assert "bad.npy" in str(error)

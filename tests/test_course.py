@@ -5,7 +5,8 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 
-from diffusion_lib.course import course_config, progress
+from diffusion_lib.__main__ import parser
+from diffusion_lib.course import course_config, devices, progress
 
 
 def fake_gpu(monkeypatch, present: bool, bf16: bool = True):
@@ -65,3 +66,15 @@ def test_images_and_course_need_the_core_alone():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "[]\n"
+
+
+def test_apples_gpu_is_offered_wherever_nvidias_is(monkeypatch):
+    monkeypatch.setenv("DIFFUSION_COURSE", "")
+    fake_gpu(monkeypatch, False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert devices() == ["cpu", "mps"]
+    config = course_config()
+    assert config.device.type == "mps" and config.amp is None and config.batch_size == 256
+    for command in ("generate x", "train", "evaluate"):
+        args = parser().parse_args(command.split())
+        assert args.device == "mps"

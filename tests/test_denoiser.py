@@ -6,6 +6,7 @@ from torch import nn
 
 from diffusion_lib.conditions import Cond
 from diffusion_lib.denoiser import PREDICTIONS, Denoiser, clipped, guided
+from diffusion_lib.sampling import ddim, dpm_solver, heun, last
 from diffusion_lib.schedules import cosine_schedule, flow_schedule
 from diffusion_lib.unet import UNet, UNetConfig
 
@@ -287,3 +288,17 @@ def test_clipped_keeps_the_guess_in_range():
     assert clipped(lambda x, t: 3 * x)(torch.tensor([-1.0, 0.2, 1.0]), 5).tolist() == pytest.approx(
         [-1, 0.6, 1]
     )
+
+
+def test_everything_follows_the_pictures_to_their_device():
+    """The meta device computes shapes only: a tensor left behind on the CPU would be an error."""
+    config = UNetConfig(channels=(8, 8), attention=(False, True), heads=2, context_dim=4)
+    with torch.device("meta"):
+        net, x, context = UNet(config), torch.zeros(2, 3, 8, 8), torch.zeros(1, 5, 4)
+    denoiser = Denoiser(net, cosine_schedule(10))
+    assert denoiser(x, torch.tensor([0, 7]), Cond(context)).shape == x.shape
+    assert denoiser.loss(x, Cond(context), torch.Generator()).device.type == "meta"
+    for sampler in (ddim, heun, dpm_solver):
+        cond, null = (partial(denoiser, cond=Cond(context)) for _ in range(2))
+        end = last(sampler(guided(cond, null, 3), denoiser.schedule, x, 3))
+        assert end.device.type == "meta" and end.shape == x.shape

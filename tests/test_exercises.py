@@ -229,6 +229,25 @@ def test_progress(tmp_path, capsys):
     assert fingerprint(wrong) != wrong.metadata["starter"]
 
 
+def test_progress_counts_no_check_that_is_commented_out_and_names_what_is_damaged(tmp_path):
+    done = read("solutions", NAMES[0])
+    done.metadata["starter"] = "another"
+    for cell in done.cells:
+        if cell.cell_type == "code":
+            cell.source = "\n".join(
+                f"# {line}" if "checks." in line else "" for line in cell.source.splitlines()
+            )
+    nbformat.write(done, tmp_path / NAMES[0])
+    whole = (ROOT / "exercises" / NAMES[1]).read_text(encoding="utf-8")
+    for name, text in ((NAMES[1], whole[:500]), (NAMES[2], ""), (NAMES[3], "[1]")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / ".progress.json").write_text("[]")
+    rows = list(standings(tmp_path))
+    assert [row.state for row in rows[:4]] == ["not yet"] * 4
+    assert "check cell is gone" in rows[0].why
+    assert all(f"{n} is damaged" in row.why for n, row in zip(NAMES[1:4], rows[1:4]))
+
+
 def test_progress_of_no_folder(tmp_path, capsys):
     assert main(["progress", str(tmp_path / "none")]) == 1
     assert "there is no folder" in capsys.readouterr().err

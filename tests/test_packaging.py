@@ -1,7 +1,10 @@
 """pyproject.toml, environment.yml, constraints.txt and what the code imports tell one story."""
 
 import ast
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -90,3 +93,22 @@ def test_address_stands_in_one_place():
     texts = [p for pattern in ("*.*", "*/*.py", "*/*/*.yml") for p in ROOT.glob(pattern)]
     holders = [p.name for p in texts if p.is_file() and address.encode() in p.read_bytes()]
     assert holders == ["pyproject.toml"]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize("prompt", ["a blue cat", '$(shell touch SPRUNG) `touch SPRUNG` "it\'s"'])
+def test_make_takes_options_before_and_behind_it_and_reads_none_as_code(tmp_path, prompt):
+    show = f'include {ROOT / "Makefile"}\nshow:\n\t@printf \'%s|\' "$$PROMPT" "$$SEED"\n'
+    (tmp_path / "M").write_text(show, encoding="utf-8")
+    command = ["make", "-f", "M", "show"]
+    for arguments, environment in [
+        ([f"PROMPT={prompt}", "SEED=3"], {}),
+        ([], {"PROMPT": prompt, "SEED": "3"}),
+        ([f"PROMPT={prompt}"], {"PROMPT": "the other", "SEED": "3"}),
+    ]:
+        told = {k: v for k, v in os.environ.items() if k not in ("PROMPT", "SEED")} | environment
+        done = subprocess.run(
+            command + arguments, cwd=tmp_path, env=told, capture_output=True, text=True
+        )
+        assert done.stdout == f"{prompt}|3|", done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["M"]

@@ -38,7 +38,7 @@ class ArrayImages(Dataset):
         if n != m:
             names = f"{n} pictures in {images_path}, but {m} labels in {labels_path}"
             raise ValueError(f"{names}: are they a pair?")
-        self.labels = torch.from_numpy(labels.astype(np.float32))  # (N, K), in memory
+        self.labels = torch.from_numpy(labels.astype(np.float64)).float()  # (N, K), in memory
         if not self.labels.isfinite().all():
             raise ValueError(f"some labels in {labels_path} are NaN, infinite or beyond float32")
         self.bytes = self.path.stat().st_size
