@@ -19,7 +19,7 @@ from diffusion_lib.course import devices
 from diffusion_lib.data.sprites import Sprites, parse
 from diffusion_lib.files import output, write
 from diffusion_lib.guards import whole
-from diffusion_lib.images import save_gif, save_png, tile
+from diffusion_lib.images import named, save_gif, save_png, tile
 from diffusion_lib.metrics import clustered_interval, correct
 from diffusion_lib.pipeline import TextToImage, load_pretrained, sprite_config
 from diffusion_lib.sampling import ddim, dpm_solver, heun
@@ -107,7 +107,7 @@ def how(args: argparse.Namespace) -> dict:
 
 def generate(args: argparse.Namespace) -> None:
     """Writes the pictures in one enlarged grid, and the film of their denoising beside it."""
-    movie = args.output.with_suffix(".gif")
+    movie = named(args.output, ".png").with_suffix(".gif")
     for path in (args.output, movie):
         output(path)
     model = load_pretrained(args.model).to(args.device)
@@ -123,8 +123,10 @@ def generate(args: argparse.Namespace) -> None:
 def train_sprites(args: argparse.Namespace) -> None:
     """Trains, showing loss and samples as it goes; after Ctrl-C the same command goes on."""
     name = args.output.removesuffix(".safetensors")
-    if name.endswith(".model"):
-        raise ValueError(f"{args.output}: that is the name of a finished model; choose another")
+    if name.endswith((".model", ".loss")):
+        raise ValueError(
+            f"{args.output}: another run's files may be called so; choose another name"
+        )
     path = output(f"{name}.safetensors" if name and name[-1] not in "/\\" else name)
     try:
         with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
@@ -136,10 +138,10 @@ def train_sprites(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace, name: str, path: Path) -> None:
     resume = load_checkpoint(path) if path.is_file() and not args.restart else None
     start, model_path = resume.step if resume else 0, Path(f"{name}.model.safetensors")
-    if start >= args.steps and model_path.is_file():
+    if start > args.steps or (start == args.steps and model_path.is_file()):
         raise ValueError(f"{path} is trained to the end: use --restart, or more --steps")
     data = Sprites(seed=args.seed)
-    torch.manual_seed(args.seed)  # the fresh weights
+    torch.manual_seed(args.seed % 2**63)  # the fresh weights
     model = TextToImage.from_config(sprite_config(data.words))
     model.to(args.device, memory_format=torch.channels_last)  # a tenth faster on CPUs
     if resume and resume.config != model.config:

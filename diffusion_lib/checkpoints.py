@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, tensors named "model.…", "ema.…", "optimiser.…", and JSON."""
+"""Checkpoints: one safetensors file of "model.…", "ema.…", "optimiser.…", "generator", and JSON."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from diffusion_lib.files import write
 
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 ABOUT = dict(config=dict, step=int, scaler=dict, recipe=dict, log=list)  # what the JSON holds
 
 
@@ -67,7 +68,7 @@ class Checkpoint:
 
 
 def state_of(state, config: dict) -> Checkpoint:
-    """Everything that `train` needs to go on, taken from the `Training` that it yielded."""
+    """A copy of everything that `train` needs to go on, from the `Training` that it yielded."""
     names = plain_names(state.model)
     tensors = {f"model.{names[k]}": v for k, v in state.model.state_dict().items()}
     tensors |= {f"ema.{names[k]}": v for k, v in state.ema.model.state_dict().items()}
@@ -75,20 +76,22 @@ def state_of(state, config: dict) -> Checkpoint:
         for key, value in state.optimiser.state.get(parameter, {}).items():
             tensors[f"optimiser.{names[name]}.{key}"] = value
     tensors["generator"] = state.generator.get_state()
-    return Checkpoint(config, state.step, tensors, state.scaler.state_dict(), state.recipe)
+    tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    return Checkpoint(config, state.step, tensors, state.scaler.state_dict(), dict(state.recipe))
 
 
 def finished(checkpoint: Checkpoint) -> Checkpoint:
-    """The moving average alone, to share: a fifth of the size, and it cannot be resumed."""
-    weights = {f"model.{name}": tensor for name, tensor in checkpoint.part("ema").items()}
+    """The moving average alone, to share: a quarter of the size, and it cannot be resumed."""
+    weights = checkpoint.part("ema") or checkpoint.part("model")
+    weights = {f"model.{name}": tensor for name, tensor in weights.items()}
     return Checkpoint(checkpoint.config, checkpoint.step, weights)
 
 
 def plain_names(model: nn.Module) -> dict[str, str]:
     """{name in the state_dict: name as if nothing were wrapped by torch.compile or in parallel}."""
-    parallel, prefixes = (nn.DataParallel, nn.parallel.DistributedDataParallel), []
+    prefixes = []
     for path, module in model.named_modules():
-        if hasattr(module, "_orig_mod") or isinstance(module, parallel):
+        if hasattr(module, "_orig_mod") or isinstance(module, WRAPPERS):
             inner = "_orig_mod." if hasattr(module, "_orig_mod") else "module."
             prefixes.append((f"{path}." if path else "", inner))
     plain = {name: name for name in model.state_dict()}
@@ -99,6 +102,16 @@ def plain_names(model: nn.Module) -> dict[str, str]:
     return plain
 
 
+def fingerprint(model: nn.Module) -> str:
+    """Of what a model is, weights and wrappings aside: its modules, their sizes, their configs."""
+    told = []
+    for module in model.modules():
+        if not (hasattr(module, "_orig_mod") or isinstance(module, WRAPPERS)):
+            told += [type(module).__name__, module.extra_repr(), str(getattr(module, "config", ""))]
+    told += sorted({str(p.dtype) for p in model.parameters()})
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]
+
+
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     """Writes the file whole or not at all, with a checksum of all that it holds.
 
@@ -106,9 +119,18 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     when the model has diverged; an earlier checkpoint at `path` is then untouched.
     """
     about = {key: getattr(checkpoint, key) for key in ABOUT}
+    for key, kind in ABOUT.items():
+        try:
+            about[key] = json.loads(json.dumps(about[key], allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{key} must be plain JSON, to be written to a file: {error}"
+            ) from None
+        if not isinstance(about[key], kind):
+            raise ValueError(f"{key} must be a {kind.__name__}, not {about[key]!r}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}
-    metadata = {"diffusion_lib": json.dumps(about), "sha256": _checksum(about, tensors)}
-    write(path, save(tensors, metadata))
+    about["sha256"] = _checksum(about, tensors)
+    write(path, save(tensors, {"diffusion_lib": json.dumps(about)}))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -122,9 +144,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise FileNotFoundError(f"there is no checkpoint at {path}")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get("diffusion_lib", "0"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        about = json.loads(metadata.get("diffusion_lib", "0"))
     except PermissionError as error:
         raise OSError(f"you may not read {path}") from error
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
@@ -133,7 +154,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
     if not isinstance(about, dict) or any(not isinstance(about.get(k), ABOUT[k]) for k in ABOUT):
         raise ValueError(f"{path} is a safetensors file, but no checkpoint of diffusion_lib")
-    if metadata.get("sha256") != _checksum(about, tensors):
+    if about.pop("sha256", None) != _checksum(about, tensors):
         raise ValueError(f"{path} is damaged: its checksum is not that of what it holds")
     return Checkpoint(tensors=tensors, **{key: about[key] for key in ABOUT})
 

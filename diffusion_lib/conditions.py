@@ -22,14 +22,19 @@ class Cond(NamedTuple):
 
     @staticmethod
     def cat(conds: Sequence["Cond"]) -> "Cond":
-        """One below the other; where only some have a mask, the others attend to everything."""
+        """One below the other; where only some have a mask, the others attend to everything.
+
+        Raises ValueError if they have other numbers of tokens or features.
+        """
+        shapes = {tuple(cond.context.shape[1:]) for cond in conds}
+        if len(shapes) > 1:
+            raise ValueError(f"conditions of other shapes (L, D) cannot be mixed: {sorted(shapes)}")
         context = torch.cat([cond.context for cond in conds])
         if all(cond.mask is None for cond in conds):
             return Cond(context)
-        every = [c.context.new_ones(c.context.shape[:2], dtype=torch.bool) for c in conds]
-        return Cond(
-            context, torch.cat([e if c.mask is None else c.mask for c, e in zip(conds, every)])
-        )
+        every = context.new_ones(1, context.shape[1], dtype=torch.bool)
+        masks = [every.expand(len(c.context), -1) if c.mask is None else c.mask for c in conds]
+        return Cond(context, torch.cat(masks))
 
 
 class VectorEncoder(nn.Module):

@@ -1,5 +1,6 @@
 """The contract that the course hangs on: D(x_t, t, cond) is an estimate of E[x_0 | x_t, cond]."""
 
+import zlib
 from collections.abc import Callable
 from functools import partial
 
@@ -41,7 +42,8 @@ class Denoiser(nn.Module):
     ) -> None:
         """times: how `loss` draws times, (n, generator) -> n integers in 1…T; default `uniform`.
         weight: (B,) times -> the (B,) weights of their squared errors; by default all are 1.
-        Raises ValueError for a prediction that is no row, or that says nothing of x0 at some t.
+        Raises ValueError for a prediction that is no row, or that says (next to) nothing of x0 at
+        one of the times: |alpha q - sigma p| below a thousandth of |alpha q| + |sigma p|.
         """
         super().__init__()
         if prediction not in PREDICTIONS:
@@ -60,13 +62,19 @@ class Denoiser(nn.Module):
         self.times = times or self.uniform
         self.weight = weight
 
+    def extra_repr(self) -> str:
+        levels = torch.stack([self.schedule.alpha, self.schedule.sigma]).numpy()
+        return (
+            f"{self.prediction!r}, T={self.schedule.T}, levels {zlib.crc32(levels.tobytes()):08x}"
+        )
+
     def forward(self, x: Tensor, t: int | Tensor, cond: Cond | None = None) -> Tensor:
         """The contract. x: (B, …); t: an integer or (B,) integers in 0…T. Returns (B, …).
 
-        At t = 0 the picture is clean: D(x, 0) = x, and the net is not asked.
+        At t = 0 the picture is clean: D(x, 0) = x, whatever the net would say.
         """
-        t = self.schedule.index(t).expand(len(floats("x", x)))  # (B,)
-        alpha, sigma = self.schedule.at(t, like=x)
+        alpha, sigma = self.schedule.at(t, like=floats("x", x))
+        t = self.schedule.index(t).expand(len(x))  # (B,)
         if not t.any():
             return x
         clean = sigma == 0
@@ -75,9 +83,12 @@ class Denoiser(nn.Module):
 
     def ask(self, x: Tensor, t: Tensor, cond: Cond | None) -> Tensor:
         """The net's output in x's precision; the net itself works in that of its weights."""
-        if cond is not None and len(cond.context) != len(x):
-            cond = cond.expand(len(x))
         dtype = next(self.parameters(), x).dtype
+        if cond is not None and not isinstance(cond, Cond):
+            raise TypeError(f"a condition is a Cond(context, mask), not {type(cond).__name__}")
+        if cond is not None:
+            cond = cond if len(cond.context) == len(x) else cond.expand(len(x))
+            cond = cond._replace(context=cond.context.to(dtype))
         time = (t - 1).clamp(min=0).to(x.device, non_blocking=True)
         output = self.net(x.to(dtype), time, *(cond or ()))
         if output.shape != x.shape:
@@ -114,7 +125,8 @@ class Denoiser(nn.Module):
         output = self.ask(alpha * x0 + sigma * eps, t, cond)
         square = (output - self.target(x0, eps, alpha, sigma)).square()  # (B, …)
         if self.weight is not None:
-            square = self.weight(t).to(square).view(alpha.shape) * square
+            weight = torch.as_tensor(self.weight(t)).to(square).expand(len(x0))
+            square = weight.view(alpha.shape) * square
         return square.mean()
 
 
@@ -143,12 +155,15 @@ def guided(denoise: Denoise, without: Denoise | None = None, scale: float = 1.0)
 
 def _both(first: Denoise, second: Denoise, x: Tensor, t: int | Tensor) -> tuple[Tensor, ...]:
     """Both answers; in one call, where they are one denoiser's under two conditions."""
-    one = isinstance(first, partial) and isinstance(second, partial) and first.func is second.func
-    if not one or any(f.args or f.keywords.keys() != {"cond"} for f in (first, second)):
+    conds = []
+    for f in (first, second):
+        if isinstance(f, partial) and f.func is getattr(first, "func", None) and not f.args:
+            conds += [c for name, c in f.keywords.items() if name == "cond" and isinstance(c, Cond)]
+    if len(conds) < 2:
         return first(x, t), second(x, t)
-    conds = [f.keywords["cond"].expand(len(x)) for f in (first, second)]
-    t = torch.as_tensor(t, device="cpu").expand(len(x))
-    return first.func(torch.cat([x, x]), torch.cat([t, t]), cond=Cond.cat(conds)).chunk(2)
+    cond = Cond.cat([cond.expand(len(x)) for cond in conds])
+    t = torch.as_tensor(t, device="cpu")
+    return first.func(torch.cat([x, x]), torch.cat([t, t]) if t.ndim else t, cond=cond).chunk(2)
 
 
 def clipped(denoise: Denoise) -> Denoise:

@@ -22,6 +22,8 @@ def output(path: str | Path) -> Path:
             raise OSError(f"it is {what}")
         if str(path).endswith(("/", os.sep)):
             raise OSError("it names a folder; give a file's name")
+        if target.exists() and not os.access(target, os.W_OK):
+            raise OSError("it is write-protected")
         target.parent.mkdir(parents=True, exist_ok=True)
         probe = _beside(target)
         probe.touch()
@@ -47,6 +49,8 @@ def write(path: str | Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():  # a private file stays private
+            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
         os.replace(temporary, target)
     except OSError as error:
         with suppress(OSError):

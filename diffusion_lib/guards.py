@@ -28,13 +28,13 @@ def real(name: str, value: object, low: float = -math.inf, high: float = math.in
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name} must be a number, not {value!r}") from None
     if not math.isfinite(number) or not low <= number <= high:
-        raise ValueError(f"{name} must be a finite number {_between(low, high)}, not {value!r}")
+        raise ValueError(f"{name} must be finite and {_between(low, high)}, not {value!r}")
     return number
 
 
 def _between(low: float, high: float) -> str:
     if math.isinf(high):
-        return "" if math.isinf(low) else f"of at least {low}"
+        return "a number" if math.isinf(low) else f"at least {low}"
     return f"in {low}…{high}"
 
 
@@ -67,15 +67,18 @@ def floats(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def pictures(name: str, x: Tensor, bound: float = math.inf) -> Tensor:
-    """`x` itself, if it is a batch (B, C, H, W) of finite floats, none beyond `bound`."""
+def pictures(name: str, x: Tensor, bound: float = 1.01, few: int = 0) -> Tensor:
+    """`x` itself, if it is a batch (B, C, H, W) of finite floats, none beyond `bound`.
+
+    More than a `few` pictures without any pixel below 0 are taken for pictures in 0…1.
+    """
     if floats(name, x).ndim != 4:
         raise ValueError(f"{name} must have shape (B, C, H, W), not {tuple(x.shape)}")
     low, high = x.detach().aminmax()
     if not (low.isfinite() and high.isfinite()):
         bad = int((~x.isfinite()).flatten(1).any(dim=1).sum())
         raise ValueError(f"{bad} of {len(x)} {name} hold NaN or infinite values: did it diverge?")
-    if high > bound or low < -bound:
+    if high > bound or low < -bound or (0 <= low < high <= 1 and len(x) > few):
         raise ValueError(
             f"{name} must lie in [-1, 1], but these go from {low:.3g} to {high:.3g}: "
             "from 0…255 it is x / 127.5 - 1, from 0…1 it is 2 x - 1"

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from diffusion_lib.guards import floats
 from diffusion_lib.schedules import Schedule
 
 
@@ -23,7 +24,8 @@ def posterior_mean(
     Row k has weight w_k ∝ weights_k N(x; alpha mu_k, v_k) with v_k = alpha² spread_k² + sigma², and
     says mu_k + alpha spread_k² / v_k (x - alpha mu_k). (Notebook 02; Karras et al. 2022, eq. 57)
     """
-    same = dict(dtype=x.dtype, device=x.device)
+    dtype = torch.promote_types(x.dtype, torch.float32)  # cdist knows no half precision
+    x, same = x.to(dtype), dict(dtype=dtype, device=x.device)
     alpha, sigma = torch.as_tensor(alpha, **same), torch.as_tensor(sigma, **same)
     data, spread = data.to(x), torch.as_tensor(spread, **same).expand(len(data))  # (K, d), (K,)
     variance = alpha**2 * spread**2 + sigma**2  # (B or 1, K)
@@ -36,7 +38,7 @@ def posterior_mean(
         logits = logits + weights.to(x).log()
     w = logits.softmax(dim=1)
     pull = w * (alpha * spread**2 / variance)  # (B, K)
-    return (w - alpha * pull) @ data + pull.sum(dim=1, keepdim=True) * x
+    return (w - alpha * pull) @ data + pull.sum(dim=1, keepdim=True) * x  # in float32 at least
 
 
 class Ideal:
@@ -53,14 +55,17 @@ class Ideal:
         spread: Tensor | float = 0.0,
         weights: Tensor | None = None,
     ) -> None:
-        self.data = data.flatten(1)  # (K, d)
+        if weights is not None and not (weights.sum() > 0 and (weights >= 0).all()):
+            raise ValueError("weights must not be negative, and not all 0")
+        self.data = floats("data", data).reshape(len(data), -1)  # (K, d)
         self.schedule = schedule
         self.spread = spread
         self.weights = weights
 
     def __call__(self, x: Tensor, t: int | Tensor, cond: object = None) -> Tensor:
-        alpha, sigma = self.schedule.at(t, like=x.flatten(1))  # (B or 1, 1)
+        flat = floats("x", x).reshape(len(x), -1)  # (B, d)
+        alpha, sigma = self.schedule.at(t, like=flat)  # (B or 1, 1)
         clean = sigma == 0
         sigma = sigma.masked_fill(clean, 1)
-        x0 = posterior_mean(x.flatten(1), alpha, sigma, self.data, self.spread, self.weights)
-        return torch.where(clean, x.flatten(1), x0).view(x.shape)
+        x0 = posterior_mean(flat, alpha, sigma, self.data, self.spread, self.weights)
+        return torch.where(clean, flat, x0.to(x.dtype)).view(x.shape)

@@ -67,19 +67,30 @@ def tile(
     return sheet
 
 
-def save_png(image: Image.Image, path: str | Path) -> None:
+def sheet(picture: Image.Image | Tensor) -> Image.Image:
+    """A Pillow image as it is; a tensor as `tile` lays it out, 64 pixels a picture or more."""
+    if isinstance(picture, Image.Image):
+        return picture
+    return tile(picture, scale=max(1, math.ceil(64 / floats("images", picture).shape[-1])))
+
+
+def save_png(image: Image.Image | Tensor, path: str | Path) -> None:
     """Writes a PNG, whole or not at all; makes the folder. Raises ValueError or OSError in words."""
+    image, path = sheet(image), named(path, ".png")
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    write(_named(path, ".png"), buffer.getvalue())
+    write(path, buffer.getvalue())
 
 
-def save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: float = 2.0) -> None:
+def save_gif(
+    frames: Sequence[Image.Image | Tensor], path: str | Path, seconds: float = 2.0
+) -> None:
     """Writes an endless film of `seconds`, which then rests on its last frame.
 
     frames: of one size. They share one palette, chosen half by the last frame and half by all of
     them, without dithering, so that nothing flickers.
     """
+    frames, path = [sheet(frame) for frame in frames], named(path, ".gif")
     durations = frame_durations(frames, seconds)
     small = [
         f.convert("RGB").resize(_at_most(f.size, 128), Image.Resampling.NEAREST) for f in frames
@@ -93,7 +104,7 @@ def save_gif(frames: Sequence[Image.Image], path: str | Path, seconds: float = 2
     first.save(
         buffer, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False
     )
-    write(_named(path, ".gif"), buffer.getvalue())
+    write(path, buffer.getvalue())
 
 
 def frame_durations(frames: Sequence[Image.Image], seconds: float) -> list[int]:
@@ -112,7 +123,8 @@ def _at_most(size: tuple[int, int], side: int) -> tuple[int, int]:
     return min(size[0], side), min(size[1], side)
 
 
-def _named(path: str | Path, suffix: str) -> str | Path:
+def named(path: str | Path, suffix: str) -> str | Path:
+    """`path`, if it ends in `suffix`; else ValueError."""
     if Path(path).suffix.lower() != suffix:
         raise ValueError(f"{path}: this is a {suffix} file, so call it {Path(path).stem}{suffix}")
     return path

@@ -72,6 +72,10 @@ class Attention(nn.Module):
         """x: (B, N, D); context: (B, L, D'); mask: (B, L), True = attend. Returns (B, N, D)."""
         context = x if context is None else context
         if mask is not None:
+            if mask.dtype != torch.bool or mask.shape[1:] != context.shape[1:2]:
+                raise ValueError(
+                    f"a mask is bool (B, L), True = attend: not {mask.dtype} {tuple(mask.shape)}"
+                )
             mask = mask[:, None, None, :]  # (B, 1, 1, L): for all heads and all queries
             if causal:  # scaled_dot_product_attention takes a mask or a flag, not both
                 mask = mask & _lower_triangle(x.shape[1], x.device)

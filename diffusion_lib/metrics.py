@@ -128,9 +128,6 @@ def recognise(images: Tensor) -> list[Attributes | None]:
     size = images.shape[-1]
     if images.shape[1:] != (3, size, size) or size < 16 or size % 16:
         raise ValueError(f"pictures must be (B, 3, 16, 16), or larger: {tuple(images.shape)}")
-    low, high = images.aminmax()
-    if 0 <= low < high <= 1:
-        raise ValueError("no pixel of these pictures is below 0: from 0…1 to [-1, 1] it is 2 x - 1")
     small = avg_pool2d(images.float().cpu(), size // 16)
     seen: list[Attributes | None] = []
     for chunk in small.split(128):
@@ -172,7 +169,8 @@ def clustered_interval(right: Tensor, clusters: Sequence[Hashable]) -> tuple[flo
     the clusters' error totals over that of independent errors. (Wilson 1927; Kish 1965) With no
     variance to go by (all right, or all wrong) each cluster counts once.
     """
-    if len(right) == 0 or len(right) != len(clusters):
+    right = torch.as_tensor(right)
+    if len(right) == 0 or len(right) != len(clusters) or right.dtype != torch.bool:
         raise ValueError(f"{len(right)} outcomes need as many clusters (1 or more)")
     names = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
     where = torch.tensor([names[c] for c in clusters])

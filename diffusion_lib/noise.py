@@ -5,6 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from diffusion_lib.guards import whole
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator on the CPU. Raises ValueError for a seed that is no whole number."""
+    return torch.Generator().manual_seed(whole("seed", seed) % 2**63)
+
 
 def randn_like(
     x: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None = None

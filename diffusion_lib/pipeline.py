@@ -13,6 +13,7 @@ from diffusion_lib.checkpoints import load_checkpoint
 from diffusion_lib.conditions import Cond
 from diffusion_lib.denoiser import Denoise, Denoiser, clipped, guided
 from diffusion_lib.guards import pictures, texts, whole
+from diffusion_lib.noise import seeded
 from diffusion_lib.sampling import Step, ddim, last
 from diffusion_lib.text import TextConfig, TextEncoder, Tokenizer
 from diffusion_lib.unet import UNet, UNetConfig
@@ -70,7 +71,7 @@ class TextToImage(nn.Module):
         self, x0: Tensor, captions: Sequence[str], generator: torch.Generator | None = None
     ) -> Tensor:
         """x0: (B, 3, H, W) in [-1, 1], with a caption each. Returns a scalar."""
-        captions = texts(captions, "captions", len(pictures("pictures", x0, bound=1.01)))
+        captions = texts(captions, "captions", len(pictures("pictures", x0, few=7)))
         dropped = torch.rand(len(captions), generator=generator) < self.drop
         cond = self.encode(["" if d else c for c, d in zip(captions, dropped)])
         if self.autoencoder is not None:
@@ -95,11 +96,7 @@ class TextToImage(nn.Module):
 
     def noise(self, n: int, seed: int | None = None) -> Tensor:
         """x_T for n pictures; picture i has the same noise whatever n is, and on every device."""
-        generator = torch.Generator()
-        if seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(whole("seed", seed, -(2**63), 2**63 - 1))
+        generator = seeded(torch.Generator().seed() % 2**63 if seed is None else seed)
         rows = [torch.randn(self.shape, generator=generator) for _ in range(whole("n", n, 1))]
         return (torch.stack(rows) * float(self.denoiser.schedule.sigma[-1])).to(self.device)
 
@@ -139,11 +136,12 @@ class TextToImage(nn.Module):
     ) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1], one a prompt.
 
-        steps: 1…T network calls (`heun`: twice as many); guidance: 1 = none, more = closer to the
-        words, less varied; negative: what not to paint, one text or one a prompt, heard where
-        guidance > 1 (1.5 is plenty for one that is near the prompt); seed: the same one gives the
-        same pictures; sampler: ddim, heun or dpm_solver; clip: keep each guess of the clean picture
-        in [-1, 1] (pixels only). Raises ValueError for bad prompts, steps, guidance or seed.
+        steps: 1…T (network calls; `heun` makes 2 steps - 1); guidance: 1 = none, more = closer to
+        the words, less varied; negative: what to guide away from, one text or one a prompt (not
+        heard at guidance 1, painted at 0; 1.5 is plenty for one that is near the prompt); seed: the
+        same one gives the same pictures; sampler: ddim, heun or dpm_solver (with eta, it wants its
+        own generator too); clip: keep each answer of the denoiser in [-1, 1] (pixels only).
+        Raises ValueError or TypeError for bad input.
         """
         options = dict(guidance=guidance, negative=negative, seed=seed, sampler=sampler, clip=clip)
         return last(self.film(prompts, steps=steps, **options)).clamp(-1, 1)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lib.images import frame_durations, tile, to_uint8
+from diffusion_lib.images import frame_durations, sheet, to_uint8
 
 # Okabe and Ito (2008): eight colours that colour-blind readers tell apart; yellow left out.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
@@ -137,10 +137,7 @@ def animate(frames: Sequence[Tensor | Image.Image], text: str, seconds: float = 
     frames: (3, H, W) or (B, 3, H, W) in [-1, 1], or Pillow images. An animated PNG, so that
     nbval compares its text alone.
     """
-    sheets = [
-        f if isinstance(f, Image.Image) else tile(f, scale=max(1, math.ceil(64 / f.shape[-1])))
-        for f in frames
-    ]
+    sheets = [sheet(frame) for frame in frames]
     durations = frame_durations(sheets, seconds)
     buffer = io.BytesIO()
     first, *rest = sheets

@@ -19,7 +19,7 @@ from diffusion_lib.schedules import Schedule
 
 
 class Step(NamedTuple):
-    """One update: x, (B, …), has arrived at time t, by way of the estimate x0, (B, …)."""
+    """One update: x, (B, …), has arrived at time t. x0, (B, …): the picture guessed on the way."""
 
     t: int
     x: Tensor
@@ -35,7 +35,7 @@ class Level(NamedTuple):
 
     @property
     def log_ratio(self) -> float:
-        """lambda = log(alpha / sigma), half the logarithm of the SNR; infinite at both ends."""
+        """lambda = log(alpha / sigma), half the logarithm of the SNR; ±infinity where one is 0."""
         if self.alpha == 0 or self.sigma == 0:
             return -math.inf if self.alpha == 0 else math.inf
         return math.log(self.alpha / self.sigma)
@@ -53,15 +53,20 @@ def walk(schedule: Schedule, steps: int) -> Iterator[tuple[Level, Level]]:
 def move(x: Tensor, h: Tensor, now: Level, then: Level) -> Tensor:
     """The one step: if h is the clean picture, (x - alpha h) / sigma is the noise. Mix them anew.
 
-    x_s = alpha_s h + sigma_s (x_t - alpha_t h) / sigma_t. (Song et al. 2021, eq. 12)
+    x_s = alpha_s h + sigma_s (x_t - alpha_t h) / sigma_t. (Song et al. 2021a, eq. 12)
     """
+    if h.shape != x.shape:
+        raise ValueError(f"the guess has shape {tuple(h.shape)}, the pictures {tuple(x.shape)}")
     return then.alpha * h + then.sigma * (x - now.alpha * h) / now.sigma
 
 
 def last(steps: Iterator[Step]) -> Tensor:
     """The final x; keeps nothing else."""
+    step = None
     for step in steps:
         pass
+    if step is None:
+        raise ValueError("there is no step to be the last: a sampler can be run through only once")
     return step.x
 
 
@@ -74,16 +79,17 @@ def ddim(
     eta: float = 0.0,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Iterator[Step]:
-    """h = D(x, t). eta = 0: DDIM, no fresh noise (Euler, on a flow schedule). eta = 1: DDPM.
+    """h = D(x, t). eta = 0: DDIM, Euler's method without fresh noise. eta = 1: DDPM.
 
     x: (B, …), noise. tau, a part of the noise of the level s, is drawn afresh, and sigma_s shrinks
-    to √(sigma_s² - tau²) to make room for it. (Song et al. 2021, eq. 16) generator: one, or one a
+    to √(sigma_s² - tau²) to make room for it. (Song et al. 2021a, eq. 16) generator: one, or one a
     picture, so that each is the same whatever stands beside it.
     """
     eta = real("eta (0: DDIM, 1: DDPM)", eta, 0, 1)
     for now, then in walk(schedule, steps):
         h = denoise(x, now.t)
-        kept = now.alpha / then.alpha * then.sigma  # what is left in x_t of the noise of x_s
+        shrink = now.alpha / then.alpha if then.alpha > 0 else 0.0
+        kept = shrink * then.sigma  # what is left in x_t of the noise of x_s
         tau2 = (eta * then.sigma / now.sigma) ** 2 * max(now.sigma**2 - kept**2, 0)
         x = move(x, h, now, then._replace(sigma=math.sqrt(max(then.sigma**2 - tau2, 0))))
         if tau2 > 0:
@@ -111,13 +117,13 @@ def dpm_solver(denoise: Denoise, schedule: Schedule, x: Tensor, steps: int = 20)
     """DPM-Solver++(2M): h is D, carried on by half a step along the line through D and the D before.
 
     One call a step, second order; first order where a step or the one before is infinitely long in
-    lambda, or where there is none before. x: (B, …), noise. (Lu et al. 2022b, algorithm 2)
+    lambda, or where there is none before. Yields D, not h. (Lu et al. 2022, DPM-Solver++, algorithm 2)
     """
     before, length_before = None, math.inf
     for now, then in walk(schedule, steps):
         h = d = denoise(x, now.t)
         length = then.log_ratio - now.log_ratio
-        if math.isfinite(length) and math.isfinite(length_before):
+        if math.isfinite(length) and 0 < length_before < math.inf:
             h = d + length / (2 * length_before) * (d - before)
         x = move(x, h, now, then)
         before, length_before = d, length

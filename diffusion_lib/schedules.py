@@ -43,6 +43,10 @@ class Schedule:
                 "alpha and sigma must be finite, alpha must not be negative, "
                 "and sigma must be above 0 from t = 1 on, also in float32"
             )
+        if (alpha[1:] * sigma[:-1] > alpha[:-1] * sigma[1:] * (1 + 1e-5)).any():
+            raise ValueError(
+                "the noise must grow: alpha / sigma may not rise from one t to the next"
+            )
         object.__setattr__(self, "alpha", alpha)
         object.__setattr__(self, "sigma", sigma)
 
@@ -90,9 +94,10 @@ def from_betas(beta: Tensor) -> Schedule:
 
     beta: (T,) in (0, 1]. Then alpha_t² = ∏ (1 - beta_s) over s = 1…t. (Ho et al. 2020, eq. 4)
     """
+    beta = torch.as_tensor(beta, dtype=torch.float64)
     if not ((beta > 0) & (beta <= 1)).all():
         raise ValueError("each beta must be above 0 and at most 1")
-    alpha2 = torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta.double()).cumprod(0)])
+    alpha2 = torch.cat([torch.ones(1, dtype=torch.float64), (1 - beta).cumprod(0)])
     return Schedule(alpha2.sqrt(), (1 - alpha2).sqrt())
 
 

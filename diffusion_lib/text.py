@@ -26,7 +26,10 @@ class Tokenizer:
     def __init__(self, words: Iterable[str], length: int = 16) -> None:
         """words: the vocabulary, without the two special tokens; length: L, tokens a prompt."""
         self.words = sorted(set(texts(words, "the vocabulary's words")))
-        self.length = length
+        odd = [word for word in self.words if self.split(word) != [word] or word in (PAD, START)]
+        if odd:
+            raise ValueError(f"{odd[0]!r} is no word: prompts are split into {self.split(odd[0])}")
+        self.length = whole("length", length, 1)
         self.ids = {word: i for i, word in enumerate([PAD, START, *self.words])}
 
     @classmethod
@@ -72,7 +75,7 @@ class Tokenizer:
         return ids, ids != 0
 
     def _id(self, word: str, prompt: str) -> int:
-        if word in self.ids:
+        if word in self.ids and word not in (PAD, START):
             return self.ids[word]
         near = difflib.get_close_matches(word, self.words, n=3, cutoff=0.6)
         hint = (

@@ -5,13 +5,15 @@ import inspect
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from diffusion_lib.checkpoints import Checkpoint
+from diffusion_lib.checkpoints import Checkpoint, fingerprint
 from diffusion_lib.guards import real, whole
+from diffusion_lib.noise import seeded
 
 
 class EMA:
@@ -50,7 +52,7 @@ class Training:
 
 
 def learning_rate(step: int, steps: int, lr: float, warmup: int = 100) -> float:
-    """A linear rise to `lr` over `warmup` steps, then half a cosine down to 0 at `steps`."""
+    """`lr` times half a cosine from 1 down to 0 at `steps`, times a linear rise in `warmup` steps."""
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
     return lr * rise * 0.5 * (1 + math.cos(math.pi * step / steps))
 
@@ -75,12 +77,15 @@ def train(
     AdamW; warm-up and cosine decay of the learning rate; gradients clipped to norm `clip`; `amp` =
     torch.bfloat16 or float16 for mixed precision. Frozen weights stay; a model that is frozen as a
     whole, as `load_pretrained` gives it, is thawed. With `resume`, goes on exactly where that
-    checkpoint was (with batches that do too: `shuffled(..., start=resume.step)`).
+    checkpoint was (with batches that do too: `shuffled(..., start=resume.step)`, and a network that
+    draws nothing from torch's global generator, such as dropout); `steps` alone may be others.
     Raises FloatingPointError before a step that would spoil the weights, ValueError or TypeError
     for batches that the model cannot take and for a checkpoint of another recipe.
     """
-    steps, lr, decay = whole("steps", steps, 1), real("lr", lr, 0), real("decay", decay, 0, 1)
-    warmup, clip, seed = whole("warmup", warmup, 0), real("clip", clip, 0), whole("seed", seed)
+    steps, decay = whole("steps", steps, 1), real("decay", decay, 0, 1)
+    lr, clip, warmup = real("lr", lr, 1e-12), real("clip", clip, 1e-12), whole("warmup", warmup, 0)
+    if amp not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(f"amp is torch.bfloat16, torch.float16 or None, not {amp!r}")
     if not any(p.requires_grad for p in model.parameters()):
         model.requires_grad_(True)
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -88,25 +93,26 @@ def train(
         raise ValueError("train wants weights in float32: model.float(); amp= for half precision")
     device = weights[0].device
     optimiser = torch.optim.AdamW(weights, lr=lr, betas=(0.9, 0.99), fused=device.type != "mps")
-    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
+    generator = seeded(seed)  # on the CPU: the same noise on every device
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-    recipe = dict(lr=lr, warmup=warmup, decay=decay, clip=clip, seed=seed, amp=str(amp))
+    recipe = dict(lr=lr, warmup=warmup, decay=decay, clip=clip, seed=int(seed), amp=str(amp))
+    batches = _forever(batches)
+    first = next(batches)
+    recipe |= {"batch": _size(first, model), "model's fingerprint": fingerprint(model)}
     none, ema = torch.tensor(math.nan), EMA(model, decay)
     state = Training(0, none, model, ema, optimiser, generator, scaler, recipe)
     if resume is not None:
         resume.restore(state)
         whole("steps (the checkpoint has done that many)", steps, state.step + 1)
     model.train()
-    for batch in _forever(batches):
-        if "batch" not in recipe:
-            recipe["batch"] = _size(batch, model)
-            if resume is not None:
-                resume.same(recipe)
+    for batch in chain([first], batches):
         batch = [b.to(device) if isinstance(b, Tensor) else b for b in batch]
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(state.step, steps, lr, warmup)
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
             loss = model.loss(*batch, generator=generator)
+        if loss.ndim:
+            raise ValueError(f"loss must be one number, not of shape {tuple(loss.shape)}: .mean()?")
         if not loss.isfinite():
             raise FloatingPointError(_blame(batch, loss, state.step, lr))
         optimiser.zero_grad()
@@ -137,13 +143,18 @@ def _forever(batches: Iterable) -> Iterator[tuple]:
 
 def _size(batch: tuple, model: nn.Module) -> int:
     """The first batch's number of pictures. Raises TypeError if `model.loss` does not take it."""
-    wanted, kind = inspect.signature(model.loss), type(batch).__name__
+    name = type(model).__name__
+    if not callable(getattr(model, "loss", None)):
+        raise TypeError(f"{name} has no loss(): train a model that has (wrap its network, not it)")
+    wanted = inspect.signature(model.loss)
     try:
         wanted.bind(*batch, generator=None)
         return len(batch[0])
     except (TypeError, KeyError, IndexError) as error:
-        told = f"{type(model).__name__}.loss{wanted}, but a batch is a {kind} of {len(batch)}"
-        raise TypeError(f"{told}: {error}") from None
+        got = (
+            f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else repr(batch)
+        )
+        raise TypeError(f"{name}.loss{wanted}, but a batch is a {got}: {error}") from None
 
 
 def _blame(batch: list, loss: Tensor, step: int, lr: float) -> str:
@@ -170,8 +181,7 @@ def shuffled(dataset, batch_size: int, seed: int = 0, start: int = 0) -> Iterato
         raise ValueError(f"a batch of {batch_size} is larger than the data set ({n})")
     while True:
         epoch, first = divmod(start, per_epoch)
-        generator = torch.Generator().manual_seed(whole("seed", seed) * 1_000_003 + epoch)
-        order = torch.randperm(n, generator=generator)
+        order = torch.randperm(n, generator=seeded(whole("seed", seed) * 1_000_003 + epoch))
         for i in range(first, per_epoch):
             rows = order[i * batch_size : (i + 1) * batch_size]
             if hasattr(dataset, "batch"):

@@ -39,6 +39,10 @@ class UNetConfig:
         object.__setattr__(self, "attention", tuple(self.attention))
         for name in ("in_channels", "out_channels", "layers", "heads", "groups"):
             whole(name, getattr(self, name), 1)
+        if self.context_dim is not None:
+            whole("context_dim", self.context_dim, 1)
+        if not all(isinstance(attend, bool) for attend in self.attention):
+            raise ValueError(f"attention is True or False for each level, not {self.attention}")
         if not self.channels or len(self.channels) != len(self.attention):
             raise ValueError(
                 f"{len(self.channels)} levels of channels, but {len(self.attention)} of attention"
@@ -123,6 +127,7 @@ class UNet(nn.Module):
         Raises ValueError if H or W cannot be halved at every level, or a context is missing.
         """
         self._check(x, context)
+        t = torch.as_tensor(t, device=x.device).expand(len(x))
         time = self.time(timestep_embedding(t, self.config.channels[0]).to(x.dtype))
         x = self.conv_in(x)
         skips = [x]

@@ -54,9 +54,9 @@ def test_runs_killed_at_any_moment_resume_to_the_same_bits(tmp_path):
     assert child(whole).wait(120) == 0
     path, dice, kills = tmp_path / "killed" / "c.safetensors", random.Random(0), 0
     while True:
-        process = child(path)
-        for line in process.stdout:  # let it take some steps, then kill it wherever it is
-            if dice.random() < 0.06 and int(line) < 90:
+        process, steps = child(path), dice.randint(5, 25)
+        for i, line in enumerate(process.stdout):  # let it take some steps, then kill it anywhere
+            if i == steps and int(line) < 90:
                 time.sleep(dice.random() * 0.01)
                 process.send_signal(signal.SIGKILL)
                 kills += 1
@@ -136,6 +136,14 @@ def test_a_written_file_has_the_users_rights_and_replaces_the_old_one(tmp_path):
     path = tmp_path / "new" / "a.json"
     assert path.read_bytes() == b"22" and os.listdir(path.parent) == ["a.json"]
     assert os.name == "nt" or path.stat().st_mode & 0o777 == 0o644
+
+
+@POSIX
+def test_a_private_file_stays_private(tmp_path):
+    write(tmp_path / "a", b"1")
+    (tmp_path / "a").chmod(0o600)
+    write(tmp_path / "a", b"2")
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
 
 
 @POSIX

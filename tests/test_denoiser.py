@@ -280,7 +280,7 @@ def test_guidance_without_a_null():
     with pytest.raises(ValueError, match="needs a function to guide away from"):
         guided(denoise, scale=3)
     for scale in (float("nan"), float("inf"), "much"):
-        with pytest.raises(ValueError, match="guidance scale must be a"):
+        with pytest.raises(ValueError, match="guidance scale must be"):
             guided(denoise, denoise, scale=scale)
 
 
@@ -302,3 +302,44 @@ def test_everything_follows_the_pictures_to_their_device():
         cond, null = (partial(denoiser, cond=Cond(context)) for _ in range(2))
         end = last(sampler(guided(cond, null, 3), denoiser.schedule, x, 3))
         assert end.device.type == "meta" and end.shape == x.shape
+
+
+def test_what_a_condition_must_be():
+    net = UNet(UNetConfig(channels=(8, 8), attention=(False, True), heads=2, context_dim=4))
+    denoiser, x, context = (
+        Denoiser(net, cosine_schedule(10)),
+        torch.zeros(2, 3, 8, 8),
+        torch.ones(2, 5, 4),
+    )
+    with pytest.raises(TypeError, match=r"a condition is a Cond\(context, mask\), not Tensor"):
+        denoiser(x, 5, context)
+    for mask in (torch.ones(2, 5), torch.ones(2, 5).long(), torch.ones(2, 1, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"a mask is bool \(B, L\), True = attend"):
+            denoiser(x, 5, Cond(context, mask))
+    with pytest.raises(ValueError, match=r"t has shape \(3,\)"):
+        denoiser(x, torch.tensor([1, 2, 3]), Cond(context))
+    short = partial(denoiser, cond=Cond(context[:, :1]))
+    with pytest.raises(ValueError, match="conditions of other shapes"):
+        guided(partial(denoiser, cond=Cond(context)), short, 2)(x, 5)
+    half = Denoiser(net.bfloat16(), cosine_schedule(10))
+    assert half(x, 5, Cond(context)).dtype == torch.float32
+
+
+def test_guidance_away_from_no_condition_at_all():
+    """partial(D, cond=None) cannot be stacked, and is simply asked."""
+    seen = []
+
+    def denoiser(x, t, cond=None):
+        seen.append(cond)
+        return x
+
+    cond = Cond(torch.ones(1, 2, 3))
+    guided(partial(denoiser, cond=cond), partial(denoiser, cond=None), 2)(torch.ones(2, 1), 3)
+    assert seen == [None, cond]
+
+
+def test_a_weight_may_be_one_number():
+    denoiser = Denoiser(Recorder(0.3), cosine_schedule(10), "x0")
+    once = denoiser.loss(torch.ones(4, 3))
+    denoiser.weight = lambda t: 2.0
+    assert denoiser.loss(torch.ones(4, 3)).item() == pytest.approx(2 * once.item())

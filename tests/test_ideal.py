@@ -52,6 +52,30 @@ def test_a_time_for_each_picture_and_both_ends():
     assert torch.allclose(together[3], CENTRES.mean(dim=0), atol=1e-12)
 
 
+def test_half_precision_and_single_numbers():
+    schedule, data = cosine_schedule(), torch.tensor([-1.0, 0.5, 2.0])
+    x = torch.tensor([0.3, -0.2])
+    got = Ideal(data, schedule)(x, 500)
+    assert got.shape == (2,) and torch.allclose(
+        got, Ideal(data[:, None], schedule)(x[:, None], 500)[:, 0]
+    )
+    assert (Ideal(data, schedule)(x.half(), 500).float() - got).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize(
+    "data, weights, message",
+    [
+        (torch.zeros(0, 3), None, "data is empty"),
+        (torch.zeros(2, 3).byte(), None, "data must be a float"),
+        (torch.zeros(2, 3), torch.zeros(2), "weights must not"),
+        (torch.zeros(2, 3), torch.tensor([1.0, -1.0]), "weights must not"),
+    ],
+)
+def test_what_is_no_data(data, weights, message):
+    with pytest.raises(ValueError, match=message):
+        Ideal(data, cosine_schedule(), weights=weights)
+
+
 def test_followed_to_the_end_it_only_copies():
     """The lowest loss there is on these pictures, and nothing new comes out of it."""
     book = to_float(Sprites(500).images)

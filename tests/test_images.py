@@ -10,6 +10,14 @@ def colours(n: int, size: int = 4) -> torch.Tensor:
     return torch.linspace(-1, 1, n * 3).reshape(n, 3, 1, 1).expand(n, 3, size, size)
 
 
+def test_tensors_are_saved_as_sheets(tmp_path):
+    save_png(colours(2), tmp_path / "a.png")
+    save_gif([colours(2), -colours(2)], tmp_path / "a.gif")
+    assert Image.open(tmp_path / "a.png").size == (130, 64)
+    with pytest.raises(ValueError, match="must be a float tensor"):
+        save_png("picture", tmp_path / "a.png")
+
+
 def test_to_uint8_maps_the_ends_and_clamps():
     values = torch.tensor([-9.0, -1.0, 0.0, 1.0, 9.0])
     pixels = to_uint8(values.reshape(1, 1, 5).expand(3, 1, 5))

@@ -137,8 +137,9 @@ def test_two_runs_on_one_output(tmp_path, capsys):
         ("", "the file's name is empty"),
         ("FILE/x", "is a file, not a folder"),
         ("x.safetensors/", "names a folder"),
-        ("a.model", "the name of a finished model"),
-        ("a.model.safetensors", "the name of a finished model"),
+        ("a.loss", "another run's files may be called so"),
+        ("a.model", "another run's files may be called so"),
+        ("a.model.safetensors", "another run's files may be called so"),
     ],
 )
 def test_where_nothing_can_be_written_is_told_before_training(
@@ -160,7 +161,7 @@ def test_a_run_stopped_while_it_painted_its_last_samples_is_finished_by_the_next
     assert status == 0 and model.read_bytes() == before and str(model) in printed
 
 
-@pytest.mark.parametrize("history", ["", "[", '[{"step": 1}]', "\0"])
+@pytest.mark.parametrize("history", ["", '[{"step": 1}'])
 def test_a_torn_history_is_written_anew_from_the_checkpoint(tmp_path, capsys, history):
     run(capsys, "train", *SHORT, "-o", tmp_path / "a")
     (tmp_path / "a.json").write_text(history)

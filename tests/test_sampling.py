@@ -200,6 +200,35 @@ def test_a_generator_a_picture_makes_each_independent_of_the_others():
     assert torch.equal(run(1), run(3)[:1])
 
 
+@pytest.mark.parametrize("eta", [0, 1])
+def test_schedules_whose_picture_is_gone_before_the_end(eta):
+    """alpha is 0 at several levels, in float32 at least."""
+    schedule, x = linear_schedule(1000, last=0.5), torch.randn(4, 2)
+    assert (schedule.alpha == 0).sum() > 1
+    for sampled in (
+        ddim(gaussian(schedule), schedule, x, 50, eta),
+        dpm_solver(gaussian(schedule), schedule, x, 50),
+    ):
+        assert last(sampled).isfinite().all()
+
+
+def test_levels_without_distance():
+    schedule = Schedule(torch.tensor([1, 0.5, 0.5, 0.5]), torch.tensor([0, 0.5, 0.5, 0.5]))
+    assert last(dpm_solver(gaussian(schedule), schedule, torch.randn(4, 2), 3)).isfinite().all()
+
+
+def test_a_guess_of_another_shape_is_not_broadcast():
+    with pytest.raises(ValueError, match=r"the guess has shape \(1, 2\), the pictures \(3, 2\)"):
+        last(ddim(lambda x, t: x[:1], cosine_schedule(10), torch.zeros(3, 2), 5))
+
+
+def test_the_last_of_nothing():
+    film = ddim(gaussian(cosine_schedule(10)), cosine_schedule(10), torch.zeros(1, 1), 5)
+    last(film)
+    with pytest.raises(ValueError, match="only once"):
+        last(film)
+
+
 # --- the fast samplers, against others' -----------------------------------------------------------
 
 

@@ -116,6 +116,7 @@ def test_time_must_be_an_integer():
         ([0.9, 0.5], [0.0, 0.5], "clean"),
         ([1.0, 0.5], [0.0, 0.0], "above 0"),
         ([1.0, -0.5], [0.0, 0.5], "negative"),
+        ([1.0, 0.2, 0.9], [0.0, 0.98, 0.1], "the noise must grow"),
         ([1.0, 0.5], [0.0, math.inf], "finite"),
         ([1.0, math.nan], [0.0, 0.5], "finite"),
         ([1.0, 0.5], [0.0, 1e-60], "above 0 .* also in float32"),

@@ -38,6 +38,14 @@ def test_bad_prompts(prompts, error, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("words", [["<pad>", "a"], ["Red"], ["red cat"], ["!"], "abc", [1]])
+def test_words_that_no_prompt_could_hold(words):
+    with pytest.raises(
+        (ValueError, TypeError), match="is no word: prompts are split|words must be"
+    ):
+        Tokenizer(words)
+
+
 def test_loads_clip_text_weights_and_gives_the_same_output():
     torch.manual_seed(0)
     theirs = transformers.CLIPTextModel(
@@ -85,3 +93,9 @@ def test_vector_encoder_is_linear_and_drops_to_its_null():
     torch.nn.init.normal_(encoder.null)
     dropped = encoder(torch.cat([hero, food]), torch.tensor([True, False]))
     assert torch.equal(dropped[:1], encoder.null) and torch.equal(dropped[1:], encoder(food))
+
+
+def test_the_special_tokens_cannot_be_typed():
+    for word in ("<pad>", "<start>"):
+        with pytest.raises(ValueError, match="unknown word"):
+            Tokenizer(WORDS)([f"a {word} dragon"])

@@ -4,15 +4,25 @@ import subprocess
 import sys
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from diffusion_lib.checkpoints import Checkpoint, load_checkpoint, save_checkpoint, state_of
+from diffusion_lib.checkpoints import (
+    Checkpoint,
+    finished,
+    load_checkpoint,
+    save_checkpoint,
+    state_of,
+)
 from diffusion_lib.data.sprites import Sprites
+from diffusion_lib.denoiser import Denoiser
 from diffusion_lib.pipeline import TextToImage, sprite_config
+from diffusion_lib.schedules import cosine_schedule, flow_schedule
 from diffusion_lib.training import EMA, learning_rate, shuffled, train
+from diffusion_lib.unet import UNet, UNetConfig
 
 
 class Line(nn.Module):
@@ -228,6 +238,7 @@ def test_batches_that_the_models_loss_does_not_take(batch, message):
     "images, captions, message",
     [
         (torch.full((2, 3, 16, 16), 255.0), ["a cat"] * 2, "x / 127.5 - 1, from 0…1"),
+        (torch.rand(8, 3, 16, 16), ["a cat"] * 8, "from 0…1 it is 2 x - 1"),
         (torch.zeros(2, 3, 16, 16).byte(), ["a cat"] * 2, "float tensor"),
         (torch.full((2, 3, 16, 16), float("nan")), ["a cat"] * 2, "NaN"),
         (torch.zeros(2, 3, 16, 16), ["a cat"], "2 pictures need as many captions, not 1"),
@@ -325,8 +336,14 @@ def test_resuming_by_another_recipe_is_refused(change, message):
 def test_a_checkpoint_of_another_model():
     for state in train(Line(), shuffled(Pairs(), 8), steps=6):
         break
+    saved, model = state_of(state, {}), tiny()
+    before = [p.clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match="begun with model's fingerprint"):
+        finish(train(model, shuffled(Sprites(8), 8), steps=6, resume=saved))
+    saved.recipe.clear()  # a file that says nothing of it
     with pytest.raises(ValueError, match="of another model"):
-        finish(train(tiny(), shuffled(Sprites(8), 8), steps=6, resume=state_of(state, {})))
+        finish(train(model, shuffled(Sprites(8), 8), steps=6, resume=saved))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
 
 
 def test_a_step_that_would_spoil_the_weights_is_not_taken(tmp_path):
@@ -355,3 +372,103 @@ def test_a_step_that_would_spoil_the_weights_is_not_taken(tmp_path):
 def test_options_out_of_range_are_named(wrong):
     with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):
         finish(train(Line(), shuffled(Pairs(), 8), **({"steps": 2} | wrong)))
+
+
+def test_what_state_of_gives_is_a_copy(tmp_path):
+    """The best model of a run may be kept and saved at its end."""
+    for state in train(Line(), shuffled(Pairs(), 8), steps=9, lr=0.1, warmup=0):
+        if state.step == 3:
+            kept, weight = state_of(state, {}), state.model.w.clone()
+    assert kept.step == 3 and torch.equal(kept.tensors["model.w"], weight)
+    assert kept.tensors["optimiser.w.step"] == 3 and not torch.equal(state.model.w, weight)
+
+
+def test_checkpoints_hold_plain_json_and_say_so(tmp_path):
+    path = tmp_path / "c"
+    save_checkpoint(path, Checkpoint({"at": {500: 0.1, 1000: 0.2}}, 1, {"model.w": torch.ones(2)}))
+    assert load_checkpoint(path).config == {"at": {"500": 0.1, "1000": 0.2}}
+    for checkpoint, message in [
+        (Checkpoint({"a": np.int64(1)}), "config must be plain JSON"),
+        (Checkpoint({}, log=[torch.ones(1)]), "log must be plain JSON"),
+        (Checkpoint({}, log=[float("nan")]), "log must be plain JSON"),
+        (Checkpoint(None), "config must be a dict, not None"),
+        (Checkpoint({}, 1.5), "step must be a int, not 1.5"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            save_checkpoint(path, checkpoint)
+
+
+def test_a_finished_model_stays_one():
+    whole = Checkpoint({}, 3, {"model.w": torch.ones(1), "ema.w": torch.zeros(1)})
+    once = finished(whole)
+    assert once.tensors.keys() == finished(once).tensors.keys() == {"model.w"}
+    assert once.tensors["model.w"] == 0
+
+
+def test_tied_weights_are_saved(tmp_path):
+    class Tied(Line):
+        def __init__(self):
+            super().__init__()
+            self.same = self.w
+
+    for state in train(Tied(), shuffled(Pairs(), 8), steps=2):
+        save_checkpoint(tmp_path / "c", state_of(state, {}))
+    assert load_checkpoint(tmp_path / "c").part("model").keys() == {"w", "same"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict(prediction="x0"),
+        dict(schedule=flow_schedule(500)),
+        dict(net=UNet(UNetConfig(channels=(8, 8), attention=(True, True), heads=1, groups=2))),
+    ],
+)
+def test_resuming_a_network_that_means_something_else(other):
+    config = UNetConfig(channels=(8, 8), attention=(True, True), heads=2, groups=4)
+    options = dict(schedule=cosine_schedule(), prediction="v")
+    data = [(torch.zeros(2, 3, 8, 8),)]
+    for state in train(Denoiser(UNet(config), **options), data, steps=4):
+        break
+    saved = state_of(state, {})
+    finish(train(Denoiser(UNet(config), **options), data, steps=4, resume=saved))
+    with pytest.raises(ValueError, match="begun with model's fingerprint"):
+        finish(
+            train(
+                Denoiser(**({"net": UNet(config)} | options | other)), data, steps=4, resume=saved
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    "model, batches, options, error, message",
+    [
+        (Line(), [1, 2], {}, TypeError, "a batch is a 1"),
+        (Line(), [None], {}, TypeError, "a batch is a None"),
+        (nn.DataParallel(Line()), [], {}, TypeError, "DataParallel has no loss"),
+        (Line(), [(torch.ones(2),) * 2], dict(amp="bf16"), ValueError, "amp is torch.bfloat16"),
+        (Line(), [(torch.ones(2),) * 2], dict(clip=0), ValueError, "clip must be"),
+        (Line(), [(torch.ones(2),) * 2], dict(lr=0), ValueError, "lr must be"),
+        (Line(), [(torch.ones(2),) * 2], dict(seed=0.5), ValueError, "seed must be"),
+    ],
+)
+def test_more_that_cannot_be_trained(model, batches, options, error, message):
+    batches = batches or [(torch.ones(2),) * 2]
+    with pytest.raises(error, match=message):
+        finish(train(model, batches, steps=1, **options))
+
+
+def test_a_loss_that_is_no_single_number():
+    class Each(Line):
+        def loss(self, x, y, generator):
+            return (self.w * x - y) ** 2
+
+    with pytest.raises(ValueError, match="loss must be one number"):
+        finish(train(Each(), shuffled(Pairs(), 8), steps=1))
+
+
+@pytest.mark.parametrize("seed", [2**64, 1_760_000_000_000_000_000, -7])
+def test_seeds_of_any_size(seed):
+    assert torch.equal(next(shuffled(Pairs(), 8, seed))[0], next(shuffled(Pairs(), 8, seed))[0])
+    assert finish(train(Line(), shuffled(Pairs(), 8, seed), steps=1, seed=seed)).step == 1
+    assert len(Sprites(2, seed=seed)) == 2 and len(Sprites.held_out_prompts(2, seed)) == 2

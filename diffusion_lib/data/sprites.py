@@ -23,6 +23,7 @@ from diffusion_lib.data.art import (
     to_float,
 )
 from diffusion_lib.guards import integers, texts, whole
+from diffusion_lib.noise import seeded
 
 # Two colours of each kind never appear in training: number of the kind + of the colour = 4k.
 HELD_OUT = frozenset(
@@ -170,7 +171,7 @@ def captions(rows: Tensor, generator: torch.Generator, p_colour: float = 0.85) -
 
 def prompts(n: int, seed: int, held_out: bool) -> list[str]:
     """`n` prompts that name a kind and a colour, spread evenly over the (un)seen pairs."""
-    n, generator = whole("n", n, 1), torch.Generator().manual_seed(whole("seed", seed))
+    n, generator = whole("n", n, 1), seeded(seed)
     pairs = [
         (i, j)
         for i, kind in enumerate(KINDS)
@@ -193,7 +194,7 @@ class Sprites(Dataset):
     words = WORDS
 
     def __init__(self, n: int = 40_000, size: int = 16, seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(whole("seed", seed))
+        generator = seeded(seed)
         self.attributes = sample(whole("n", n, 1), generator)
         self.images = enlarge(draw(self.attributes, generator), size)
         self.captions = captions(self.attributes, generator)
@@ -214,7 +215,7 @@ class Sprites(Dataset):
     @staticmethod
     def render(prompt: str, seed: int = 0, size: int = 16) -> Tensor:
         """A picture of the prompt, (3, size, size) in [-1, 1]; what it does not name is random."""
-        generator = torch.Generator().manual_seed(whole("seed", seed))
+        generator = seeded(seed)
         row = [names.index(value) for names, value in zip(NAMES, parse(prompt))]
         named = torch.tensor([[-1 if i == len(names) - 1 else i for names, i in zip(NAMES, row)]])
         return enlarge(to_float(draw(sample(1, generator, named), generator))[0], size)
