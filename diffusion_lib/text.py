@@ -63,15 +63,15 @@ class Tokenizer:
         prompts = texts(prompts)
         if not prompts:
             raise ValueError("the list of prompts is empty: give at least one, even if it is ''")
-        ids = torch.zeros(len(prompts), self.length, dtype=torch.long)  # <pad> is 0
+        ids = torch.zeros(len(prompts), self.length, dtype=torch.long)  # 0 is <pad>, 1 is <start>
         for row, prompt in zip(ids, prompts):
-            words = [START, *self.split(prompt)]
-            if len(words) == 1 and prompt.strip():
+            words = self.split(prompt)
+            if not words and prompt.strip():
                 raise ValueError(f"there is no word in {prompt!r}; for no prompt at all, write ''")
-            if len(words) > self.length:
-                count = len(words) - 1
-                raise ValueError(f"{prompt!r} has {count} words; at most {self.length - 1} fit")
-            row[: len(words)] = torch.tensor([self._id(word, prompt) for word in words])
+            if len(words) >= self.length:
+                most = self.length - 1
+                raise ValueError(f"{prompt!r} has {len(words)} words; at most {most} fit")
+            row[: len(words) + 1] = torch.tensor([1] + [self._id(w, prompt) for w in words])
         return ids, ids != 0
 
     def _id(self, word: str, prompt: str) -> int:
