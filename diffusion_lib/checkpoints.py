@@ -119,15 +119,12 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
     when the model has diverged; an earlier checkpoint at `path` is then untouched.
     """
     about = {key: getattr(checkpoint, key) for key in ABOUT}
-    for key, kind in ABOUT.items():
-        try:
-            about[key] = json.loads(json.dumps(about[key], allow_nan=False))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(
-                f"{key} must be plain JSON, to be written to a file: {error}"
-            ) from None
-        if not isinstance(about[key], kind):
-            raise ValueError(f"{key} must be a {kind.__name__}, not {about[key]!r}")
+    try:
+        about = json.loads(json.dumps(about, allow_nan=False))  # as it will be read
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"config, recipe and log must be plain JSON: {error}") from None
+    if not _agreed(about):
+        raise ValueError(f"a checkpoint has {ABOUT}, not {about}")
     tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}
     about["sha256"] = _checksum(about, tensors)
     write(path, save(tensors, {"diffusion_lib": json.dumps(about)}))
@@ -152,11 +149,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise ValueError(
             f"{path} is damaged, cut short, or no safetensors file: {error}"
         ) from error
-    if not isinstance(about, dict) or any(not isinstance(about.get(k), ABOUT[k]) for k in ABOUT):
+    if not _agreed(about):
         raise ValueError(f"{path} is a safetensors file, but no checkpoint of diffusion_lib")
     if about.pop("sha256", None) != _checksum(about, tensors):
         raise ValueError(f"{path} is damaged: its checksum is not that of what it holds")
     return Checkpoint(tensors=tensors, **{key: about[key] for key in ABOUT})
+
+
+def _agreed(about: object) -> bool:
+    return isinstance(about, dict) and all(isinstance(about.get(k), ABOUT[k]) for k in ABOUT)
 
 
 def _checksum(about: dict, tensors: Mapping[str, Tensor]) -> str:

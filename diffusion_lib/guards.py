@@ -1,11 +1,12 @@
 """Bad input, refused where it comes in and in the user's words: what is wrong, and what to do."""
 
+import inspect
 import math
 import operator
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -100,3 +101,28 @@ def integers(name: str, values: object, low: int, high: int) -> Tensor:
     if wrong.numel():
         raise IndexError(f"{name} = {int(wrong.view(-1)[0])} is outside {low}…{high}")
     return numbers
+
+
+def fits(batch: object, model: nn.Module) -> int:
+    """The first batch's number of pictures. Raises TypeError if `model.loss` does not take it."""
+    name = type(model).__name__
+    if not callable(getattr(model, "loss", None)):
+        raise TypeError(f"{name} has no loss(): train a model that has (wrap its network, not it)")
+    wanted = inspect.signature(model.loss)
+    try:
+        wanted.bind(*batch, generator=None)
+        return len(batch[0])
+    except (TypeError, KeyError, IndexError) as error:
+        got = (
+            f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else repr(batch)
+        )
+        raise TypeError(f"{name}.loss{wanted}, but a batch is a {got}: {error}") from None
+
+
+def why_not(batch: list, loss: Tensor, step: int, lr: float) -> str:
+    """Why a step cannot be taken: the data, or the training."""
+    for i, part in enumerate(batch):
+        if isinstance(part, Tensor) and not part.isfinite().all():
+            return f"part {i} of the batch of step {step} holds NaN or infinite numbers"
+    what = "its gradient is not finite" if loss.isfinite() else f"the loss is {loss.item()}"
+    return f"{what} at step {step}, though the batch is fine: try a smaller lr than {lr:g}"

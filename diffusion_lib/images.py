@@ -92,9 +92,8 @@ def save_gif(
     """
     frames, path = [sheet(frame) for frame in frames], named(path, ".gif")
     durations = frame_durations(frames, seconds)
-    small = [
-        f.convert("RGB").resize(_at_most(f.size, 128), Image.Resampling.NEAREST) for f in frames
-    ]
+    size = tuple(min(side, 128) for side in frames[0].size)
+    small = [f.convert("RGB").resize(size, Image.Resampling.NEAREST) for f in frames]
     sample = small + [small[-1]] * len(small)
     pixels = np.concatenate([np.asarray(f).reshape(-1, 3) for f in sample])
     palette = Image.fromarray(pixels[None]).quantize(255, kmeans=3)  # the 256th: "as before"
@@ -117,10 +116,6 @@ def frame_durations(frames: Sequence[Image.Image], seconds: float) -> list[int]:
         raise ValueError(f"a film lasts more than 0 seconds, not {seconds}")
     each = max(20, round(1000 * seconds / len(frames)))  # browsers slow down anything faster
     return [each] * (len(frames) - 1) + [each + int(1000 * HOLD)]
-
-
-def _at_most(size: tuple[int, int], side: int) -> tuple[int, int]:
-    return min(size[0], side), min(size[1], side)
 
 
 def named(path: str | Path, suffix: str) -> str | Path:

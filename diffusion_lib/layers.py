@@ -73,12 +73,11 @@ class Attention(nn.Module):
         context = x if context is None else context
         if mask is not None:
             if mask.dtype != torch.bool or mask.shape[1:] != context.shape[1:2]:
-                raise ValueError(
-                    f"a mask is bool (B, L), True = attend: not {mask.dtype} {tuple(mask.shape)}"
-                )
+                got = f"{mask.dtype} {tuple(mask.shape)}"
+                raise ValueError(f"a mask is bool (B, L), True = attend: not {got}")
             mask = mask[:, None, None, :]  # (B, 1, 1, L): for all heads and all queries
             if causal:  # scaled_dot_product_attention takes a mask or a flag, not both
-                mask = mask & _lower_triangle(x.shape[1], x.device)
+                mask = mask & mask.new_ones(x.shape[1], x.shape[1]).tril()  # (B, 1, L, L)
         h = F.scaled_dot_product_attention(
             self._split(self.query(x)),
             self._split(self.key(context)),
@@ -96,10 +95,6 @@ class Attention(nn.Module):
         if mask is not None:
             logits = logits.masked_fill(~mask[:, None, None, :], -torch.inf)
         return logits.softmax(-1)
-
-
-def _lower_triangle(n: int, device: torch.device) -> Tensor:
-    return torch.ones(n, n, dtype=torch.bool, device=device).tril()
 
 
 class GatedFeedForward(nn.Module):

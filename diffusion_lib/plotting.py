@@ -121,11 +121,8 @@ def curves(
     fig, axis = plt.subplots()
     for name, y in lines.items():
         axis.plot(torch.as_tensor(x).cpu(), torch.as_tensor(y).detach().cpu(), label=name)
-    axis.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    if "x" in log:
-        axis.set_xscale("log")
-    if "y" in log:
-        axis.set_yscale("log")
+    scales = {f"{side}scale": "log" for side in log}
+    axis.set(title=title, xlabel=xlabel, ylabel=ylabel, **scales)
     if len(lines) > 1:
         axis.legend()
     return fig

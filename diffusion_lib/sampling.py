@@ -6,6 +6,7 @@ none of their business.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -62,12 +63,10 @@ def move(x: Tensor, h: Tensor, now: Level, then: Level) -> Tensor:
 
 def last(steps: Iterator[Step]) -> Tensor:
     """The final x; keeps nothing else."""
-    step = None
-    for step in steps:
-        pass
-    if step is None:
+    end = deque(steps, maxlen=1)
+    if not end:
         raise ValueError("there is no step to be the last: a sampler can be run through only once")
-    return step.x
+    return end[0].x
 
 
 @torch.no_grad()

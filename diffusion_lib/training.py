@@ -1,7 +1,6 @@
 """The training loop, and the moving average of the weights."""
 
 import copy
-import inspect
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from diffusion_lib.checkpoints import Checkpoint, fingerprint
-from diffusion_lib.guards import real, whole
+from diffusion_lib.guards import fits, real, whole, why_not
 from diffusion_lib.noise import seeded
 
 
@@ -98,7 +97,7 @@ def train(
     recipe = dict(lr=lr, warmup=warmup, decay=decay, clip=clip, seed=int(seed), amp=str(amp))
     batches = _forever(batches)
     first = next(batches)
-    recipe |= {"batch": _size(first, model), "model's fingerprint": fingerprint(model)}
+    recipe |= {"batch": fits(first, model), "model's fingerprint": fingerprint(model)}
     none, ema = torch.tensor(math.nan), EMA(model, decay)
     state = Training(0, none, model, ema, optimiser, generator, scaler, recipe)
     if resume is not None:
@@ -114,13 +113,13 @@ def train(
         if loss.ndim:
             raise ValueError(f"loss must be one number, not of shape {tuple(loss.shape)}: .mean()?")
         if not loss.isfinite():
-            raise FloatingPointError(_blame(batch, loss, state.step, lr))
+            raise FloatingPointError(why_not(batch, loss, state.step, lr))
         optimiser.zero_grad()
         scaler.scale(loss).backward()
         scaler.unscale_(optimiser)
         norm = nn.utils.clip_grad_norm_(weights, clip)
         if not norm.isfinite() and not scaler.is_enabled():  # a scaler skips such a step by itself
-            raise FloatingPointError(_blame(batch, loss, state.step, lr))
+            raise FloatingPointError(why_not(batch, loss, state.step, lr))
         scaler.step(optimiser)
         scaler.update()
         state.step += 1
@@ -139,31 +138,6 @@ def _forever(batches: Iterable) -> Iterator[tuple]:
             yield (batch,) if isinstance(batch, Tensor) else batch
         if empty:
             raise ValueError("there are no batches to train on (or an iterator that has ended)")
-
-
-def _size(batch: tuple, model: nn.Module) -> int:
-    """The first batch's number of pictures. Raises TypeError if `model.loss` does not take it."""
-    name = type(model).__name__
-    if not callable(getattr(model, "loss", None)):
-        raise TypeError(f"{name} has no loss(): train a model that has (wrap its network, not it)")
-    wanted = inspect.signature(model.loss)
-    try:
-        wanted.bind(*batch, generator=None)
-        return len(batch[0])
-    except (TypeError, KeyError, IndexError) as error:
-        got = (
-            f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else repr(batch)
-        )
-        raise TypeError(f"{name}.loss{wanted}, but a batch is a {got}: {error}") from None
-
-
-def _blame(batch: list, loss: Tensor, step: int, lr: float) -> str:
-    """Why a step cannot be taken: the data, or the training."""
-    for i, part in enumerate(batch):
-        if isinstance(part, Tensor) and not part.isfinite().all():
-            return f"part {i} of the batch of step {step} holds NaN or infinite numbers"
-    what = "its gradient is not finite" if loss.isfinite() else f"the loss is {loss.item()}"
-    return f"{what} at step {step}, though the batch is fine: try a smaller lr than {lr:g}"
 
 
 def shuffled(dataset, batch_size: int, seed: int = 0, start: int = 0) -> Iterator[tuple]:

@@ -388,11 +388,11 @@ def test_checkpoints_hold_plain_json_and_say_so(tmp_path):
     save_checkpoint(path, Checkpoint({"at": {500: 0.1, 1000: 0.2}}, 1, {"model.w": torch.ones(2)}))
     assert load_checkpoint(path).config == {"at": {"500": 0.1, "1000": 0.2}}
     for checkpoint, message in [
-        (Checkpoint({"a": np.int64(1)}), "config must be plain JSON"),
-        (Checkpoint({}, log=[torch.ones(1)]), "log must be plain JSON"),
-        (Checkpoint({}, log=[float("nan")]), "log must be plain JSON"),
-        (Checkpoint(None), "config must be a dict, not None"),
-        (Checkpoint({}, 1.5), "step must be a int, not 1.5"),
+        (Checkpoint({"a": np.int64(1)}), "must be plain JSON"),
+        (Checkpoint({}, log=[torch.ones(1)]), "must be plain JSON"),
+        (Checkpoint({}, log=[float("nan")]), "must be plain JSON"),
+        (Checkpoint(None), "a checkpoint has .*None"),
+        (Checkpoint({}, 1.5), "a checkpoint has .*1.5"),
     ]:
         with pytest.raises(ValueError, match=message):
             save_checkpoint(path, checkpoint)
