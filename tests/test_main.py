@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,13 +115,26 @@ def test_evaluate_prints_what_it_covers(capsys):
 SHORT = ("--steps", 2, "--every", 2, "--batch-size", 4)
 
 
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """The files of a run of two steps, which each test copies."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert main(["train", *map(str, SHORT), "-o", str(folder / "a")]) == 0
+    return folder
+
+
+@pytest.fixture
+def run_folder(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "run")
+
+
 def test_runs_whose_names_differ_keep_apart(tmp_path, capsys):
-    for name in ("lr0.1", "lr0.2", "run.png"):
+    for name in ("lr0.1", "run.png"):
         status, _, errors = run(capsys, "train", *SHORT, "-o", tmp_path / name)
         assert status == 0, errors
     kinds = {".safetensors", ".model.safetensors", ".json", ".png", ".loss.png"}
     visible = {p.name for p in tmp_path.iterdir() if not p.name.startswith(".")}
-    assert visible == {name + kind for name in ("lr0.1", "lr0.2", "run.png") for kind in kinds}
+    assert visible == {name + kind for name in ("lr0.1", "run.png") for kind in kinds}
     assert load_checkpoint(tmp_path / "run.png.safetensors").step == 2
     assert not list(tmp_path.glob(".*.partial"))
 
@@ -152,23 +166,23 @@ def test_where_nothing_can_be_written_is_told_before_training(
     assert status == 1 and message in errors and "Traceback" not in errors
 
 
-def test_a_run_stopped_while_it_painted_its_last_samples_is_finished_by_the_next(tmp_path, capsys):
-    run(capsys, "train", *SHORT, "-o", tmp_path / "a")
-    model = tmp_path / "a.model.safetensors"
+def test_a_run_stopped_while_it_painted_its_last_samples_is_finished_by_the_next(
+    run_folder, capsys
+):
+    model = run_folder / "a.model.safetensors"
     before = model.read_bytes()
     model.unlink()
-    status, printed, _ = run(capsys, "train", *SHORT, "-o", tmp_path / "a")
+    status, printed, _ = run(capsys, "train", *SHORT, "-o", run_folder / "a")
     assert status == 0 and model.read_bytes() == before and str(model) in printed
 
 
 @pytest.mark.parametrize("history", ["", '[{"step": 1}'])
-def test_a_torn_history_is_written_anew_from_the_checkpoint(tmp_path, capsys, history):
-    run(capsys, "train", *SHORT, "-o", tmp_path / "a")
-    (tmp_path / "a.json").write_text(history)
-    options = ("--steps", 3, "--every", 3, "--batch-size", 4, "-o", tmp_path / "a")
+def test_a_torn_history_is_written_anew_from_the_checkpoint(run_folder, capsys, history):
+    (run_folder / "a.json").write_text(history)
+    options = ("--steps", 3, "--every", 3, "--batch-size", 4, "-o", run_folder / "a")
     status, _, errors = run(capsys, "train", *options)
     assert status == 0, errors
-    log = json.loads((tmp_path / "a.json").read_text())
+    log = json.loads((run_folder / "a.json").read_text())
     assert [row["step"] for row in log] == [2, 3] and log[1]["seconds"] > log[0]["seconds"]
 
 
@@ -176,9 +190,8 @@ def test_a_torn_history_is_written_anew_from_the_checkpoint(tmp_path, capsys, hi
     "other, message",
     [(("--lr", 0.01), "begun with lr 0.002"), (("--batch-size", 3), "begun with batch 4")],
 )
-def test_a_run_goes_on_by_its_own_recipe_only(tmp_path, capsys, other, message):
-    run(capsys, "train", *SHORT, "-o", tmp_path / "a")
-    options = ("--steps", 4, "--batch-size", 4, *other, "-o", tmp_path / "a")
+def test_a_run_goes_on_by_its_own_recipe_only(run_folder, capsys, other, message):
+    options = ("--steps", 4, "--batch-size", 4, *other, "-o", run_folder / "a")
     status, _, errors = run(capsys, "train", *options)
     assert status == 1 and message in errors and "begin anew" in errors
 
