@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,8 @@ def _watching(target: Path) -> Iterator[list[str]]:
     seen: list[str] = []
     places = [(os, name) for name in ("replace", "rename", "remove", "unlink")]
     places += [(safetensors.torch, "serialize_file")]
+    accessor = getattr(pathlib, "_NormalAccessor", None)  # Python 3.10's Path has its own functions
+    places += [(accessor, name) for name in ("replace", "rename", "unlink")] if accessor else []
     places = [
         (module, name, getattr(module, name)) for module, name in places if hasattr(module, name)
     ]
@@ -98,7 +101,7 @@ def _watching(target: Path) -> Iterator[list[str]]:
         witness.write_bytes(old)
         linked = False
     for module, name, function in places:
-        setattr(module, name, watched(name, function))
+        setattr(module, name, staticmethod(watched(name, function)))
     try:
         yield seen
         if witness.read_bytes() != old or not (linked or "whole" in seen):
