@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from diffusion_lib import (
@@ -39,7 +39,14 @@ from diffusion_lib.images import tile, to_uint8
 from diffusion_lib.metrics import clustered_interval, correct
 from diffusion_lib.text import Tokenizer
 
-settings.register_profile("course", deadline=None, max_examples=60, derandomize=True, database=None)
+settings.register_profile(
+    "course",
+    deadline=None,
+    max_examples=60,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no fault
+)
 settings.load_profile("course")
 
 DTYPES = [torch.bool, torch.uint8, torch.int32, torch.int64]
