@@ -29,7 +29,7 @@ lab: .venv/.notebooks  ## open JupyterLab at the first notebook
 	$(BIN)/jupyter lab $(firstword $(sort $(wildcard notebooks/*.ipynb)))
 
 test: .venv/.test  ## run the tests; run every notebook and compare its outputs
-	$(BIN)/python -m pytest --nbval
+	$(BIN)/python -m pytest --nbval -n 2 --dist loadfile
 
 progress: .venv/.notebooks  ## which exercises are solved, and which is next
 	@$(BIN)/python -m diffusion_lib progress
