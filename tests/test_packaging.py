@@ -106,7 +106,8 @@ def test_make_takes_options_before_and_behind_it_and_reads_none_as_code(tmp_path
         ([], {"PROMPT": prompt, "SEED": "3"}),
         ([f"PROMPT={prompt}"], {"PROMPT": "the other", "SEED": "3"}),
     ]:
-        told = {k: v for k, v in os.environ.items() if k not in ("PROMPT", "SEED")}
+        ours = ("PROMPT", "SEED", "MAKELEVEL", "MAKEFLAGS", "MFLAGS")  # when make runs this test
+        told = {k: v for k, v in os.environ.items() if k not in ours} | environment
         done = subprocess.run(
             command + arguments, cwd=tmp_path, env=told, capture_output=True, text=True
         )
