@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lib import schedules
-from diffusion_lib.checkpoints import load_checkpoint
+from diffusion_lib.checkpoints import finished, load_checkpoint
 from diffusion_lib.conditions import Cond
 from diffusion_lib.denoiser import Denoise, Denoiser, clipped, guided
 from diffusion_lib.guards import pictures, texts, whole
@@ -187,7 +187,7 @@ def load_pretrained(name: str | Path = "sprites") -> TextToImage:
         shipped = ", ".join(sorted(p.stem for p in PRETRAINED.glob("*.safetensors"))) or "none"
         raise FileNotFoundError(f"no checkpoint named or at {str(name)!r}; shipped: {shipped}")
     checkpoint = load_checkpoint(path)
-    weights = checkpoint.part("ema") or checkpoint.part("model")
+    weights = finished(checkpoint).part("model")
     try:
         unet, text = checkpoint.config["unet"], checkpoint.config["text"]
         depth = max(unet["layers"] * len(unet["channels"]), text["layers"])

@@ -77,7 +77,7 @@ def train(
     torch.bfloat16 or float16 for mixed precision. Frozen weights stay; a model that is frozen as a
     whole, as `load_pretrained` gives it, is thawed. With `resume`, goes on exactly where that
     checkpoint was (with batches that do too: `shuffled(..., start=resume.step)`, and a network that
-    draws nothing from torch's global generator, such as dropout); `steps` alone may be others.
+    draws no numbers of its own, as dropout does); `steps` alone may be others.
     Raises FloatingPointError before a step that would spoil the weights, ValueError or TypeError
     for batches that the model cannot take and for a checkpoint of another recipe.
     """
@@ -101,8 +101,8 @@ def train(
     none, ema = torch.tensor(math.nan), EMA(model, decay)
     state = Training(0, none, model, ema, optimiser, generator, scaler, recipe)
     if resume is not None:
+        whole("steps (the checkpoint has done that many)", steps, resume.step + 1)
         resume.restore(state)
-        whole("steps (the checkpoint has done that many)", steps, state.step + 1)
     model.train()
     for batch in chain([first], batches):
         batch = [b.to(device) if isinstance(b, Tensor) else b for b in batch]
