@@ -20,8 +20,6 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
 from diffusion_lib import checks  # noqa: E402
 
-MEDIAN_SECONDS, MOST_SECONDS = 0.3, 5.0
-
 
 def answers_of(check):
     """Its module in tests/answers: RIGHT, WRONG and UNKNOWN."""
@@ -115,17 +113,6 @@ def recurses(*args):
     return recurses(*args)
 
 
-def moves_to_meta(x0, t, eps, schedule):
-    torch.set_default_device("meta")
-    return x0
-
-
-def few_threads(x0, t, eps, schedule):
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    return schedule.add_noise(x0, t, eps)
-
-
 def divides(x0, t, eps, schedule):
     return x0 / {}["sigma"]
 
@@ -135,8 +122,6 @@ def divides(x0, t, eps, schedule):
     [
         (leaves, "stopped with SystemExit"),
         (recurses, "stopped with RecursionError"),
-        (moves_to_meta, "entries differ"),
-        (few_threads, "switches gradients off"),
         (divides, "line 2 of its cell|return x0 /"),
         (None, "got None"),
         (3, "got an int"),
@@ -144,18 +129,16 @@ def divides(x0, t, eps, schedule):
     ],
     ids=lambda value: getattr(value, "__name__", str(value))[:20],
 )
-def test_bad_manners_end_in_words_and_change_nothing(answer, said):
-    before = session(), torch.get_num_threads(), torch.get_default_device()
+def test_bad_manners_end_in_words(answer, said):
     given, text, _ = verdict_of(checks.forward_process, answer)
     assert given != "right" and any(part in text for part in said.split("|")), text
-    assert (session(), torch.get_num_threads(), torch.get_default_device()) == before
 
 
 def test_an_error_shows_no_traceback_of_the_library():
     with pytest.raises(checks.Wrong) as caught:
         checks.forward_process(divides)
     shown = "\n".join(caught.value._render_traceback_())
-    assert shown == str(caught.value) and "site-packages" not in shown and "_core.py" not in shown
+    assert shown == str(caught.value) and "site-packages" not in shown and "checks/_" not in shown
 
 
 # --- the table -----------------------------------------------------------------------------------
@@ -164,8 +147,9 @@ def test_an_error_shows_no_traceback_of_the_library():
 def test_a_part_says_what_is_right_already_and_where_to_read():
     answers = (lambda x0, eps, alpha, sigma: alpha * eps - sigma * x0,)
     answers += (lambda v, xt, alpha, sigma: v, lambda alpha: (alpha, alpha))
-    with pytest.raises(checks.Wrong) as caught:
-        checks.v_prediction(*answers)
+    for _ in range(2):  # the equation is shown from the second failure on
+        with pytest.raises(checks.Wrong) as caught:
+            checks.v_prediction(*answers)
     lines = str(caught.value).splitlines()
     assert lines[2] == "Right already: `target`."
     assert lines[-3:] == [

@@ -224,7 +224,52 @@ class InPlace(Base):
         return super().forward(x.mul_(1.01))
 
 
+class Late(NoDoor):
+    """The size is looked at when half of the work is done."""
+
+    def bottom(self, c):
+        if 4 * c.shape[2] != self.size[0] or 4 * c.shape[3] != self.size[1]:
+            raise ValueError(f"{self.size[0]}x{self.size[1]}: not divisible by 4")
+        return super().bottom(c)
+
+    def forward(self, x):
+        self.size = x.shape[2:]
+        return super().forward(x)
+
+
+class Early(Base):
+    """Another error, at the right place."""
+
+    def door(self, x):
+        if x.shape[2] % 4 or x.shape[3] % 4:
+            raise RuntimeError(f"multiples of 4 only: {x.shape[2]}x{x.shape[3]}")
+
+
+class EarlyTypeError(Base):
+    def door(self, x):
+        if x.shape[2] % 4 or x.shape[3] % 4:
+            raise TypeError("not a multiple of 4")
+
+
+class DetachedVector(Base):
+    def bottom(self, c):
+        return super().bottom(c.detach())
+
+
+class DetachedSkip(Base):
+    def bottom(self, c):
+        return super().bottom(c).detach()
+
+
+class WithoutGradients(Base):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
 WRONG = {
+    "late": [Late],
+    "gradient": [DetachedVector, DetachedSkip, WithoutGradients],
     "tiles": [TheStarter, WithADoorAlone],
     "refuses": [SixteenOnly, MultiplesOfSixteen],
     "maximum": [Maximum],
@@ -239,7 +284,7 @@ WRONG = {
     "uneven windows": [AdaptiveFour],
     "far from the cause": [NoDoor],
     "one side": [HeightAlone],
-    "another error": [Asserts],
+    "another error": [Asserts, Early, EarlyTypeError],
     "message without the size": [Wordless, Rewrapped],
     "accepts": [Crops],
     "other weights": [MoreWeights, OtherShape],

@@ -103,7 +103,38 @@ def in_tenths(context, null, p, generator):
     return torch.where(drop.view(-1, *[1] * (context.ndim - 1)), null, context)
 
 
+def reseeds(context, null, p, generator):
+    return where(context, null, p, generator.manual_seed(11))
+
+
+def sets_back(context, null, p, generator):
+    start = generator.get_state()
+    result = where(context, null, p, generator)
+    generator.set_state(start)
+    torch.rand(1, generator=generator.manual_seed(3))
+    return result
+
+
+def detaches_the_null(context, null, p, generator):
+    return where(context, null.detach(), p, generator)
+
+
+def detaches_the_context(context, null, p, generator):
+    return where(context.detach(), null, p, generator)
+
+
+def without_gradients(context, null, p, generator):
+    with torch.no_grad():
+        return where(context, null, p, generator)
+
+
+def at_most_half(context, null, p, generator):
+    return where(context, null, min(p, 0.5), generator)
+
+
 WRONG = {
+    "generator set back": [reseeds, sets_back],
+    "gradient": [detaches_the_null, detaches_the_context, without_gradients],
     "by its place": [from_the_first],
     "fixed number": [quota],
     "per number": [as_in_the_repository, per_number],
@@ -138,4 +169,4 @@ def in_pairs(context, null, p, generator):
     return torch.where(drop.view(-1, *[1] * (context.ndim - 1)), null, context)
 
 
-UNKNOWN = [in_tenths, half_as_often, shifted, mean, in_pairs]
+UNKNOWN = [at_most_half, in_tenths, half_as_often, shifted, mean, in_pairs]

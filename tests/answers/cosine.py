@@ -37,7 +37,7 @@ def by_library(T=1000, s=0.008, cap=0.999):
     return [schedule.alpha, schedule.sigma]
 
 
-RIGHT = [by_betas, by_loop, by_numpy, by_library]
+RIGHT = [by_betas, by_loop, by_numpy]
 
 
 def bar(T, s, quarter=math.pi / 2, power=2):
@@ -115,7 +115,39 @@ def last_noise_only(T, s, cap):
     return alpha, torch.cat([torch.zeros(1), beta.sqrt()])
 
 
+def sine(T, s, cap):
+    alpha, sigma = by_betas(T, s, cap)
+    return sigma, alpha
+
+
+def fixed(T, s, cap):
+    return by_betas(T)
+
+
+def caps_the_last(T, s, cap):
+    f = bar(T, s)
+    beta = 1 - f[1:] / f[:-1]
+    beta[-1] = cap
+    return roots(torch.cat([torch.ones(1), (1 - beta).cumprod(0)]))
+
+
+def one_minus_alpha(T, s, cap):
+    alpha, _ = by_betas(T, s, cap)
+    return alpha, 1 - alpha
+
+
+def other_ratio(T, s, cap):
+    f = bar(T, s)
+    return roots(torch.cat([torch.ones(1), (1 - (1 - f[:-1] / f[1:]).clamp(max=cap)).cumprod(0)]))
+
+
 WRONG = {
+    "library": [by_library],
+    "ratio upside down": [other_ratio],
+    "exchanged": [sine],
+    "cap fixed + offset fixed": [fixed],
+    "only the last capped": [caps_the_last],
+    "one minus alpha": [one_minus_alpha],
     "cap fixed": [own_cap],
     "offset fixed": [own_offset],
     "sigma of beta": [last_noise_only],
@@ -133,24 +165,12 @@ WRONG = {
 }
 
 
-def sine(T, s, cap):
-    alpha, sigma = by_betas(T, s, cap)
-    return sigma, alpha
-
-
 def unwritten(T, s, cap):
     raise NotImplementedError("your code here")
 
 
-def fixed(T, s, cap):
-    return by_betas(T)
+def offset_twice(T, s, cap):
+    return by_betas(T, 2 * s, cap)
 
 
-def caps_the_last(T, s, cap):
-    f = bar(T, s)
-    beta = 1 - f[1:] / f[:-1]
-    beta[-1] = cap
-    return roots(torch.cat([torch.ones(1), (1 - beta).cumprod(0)]))
-
-
-UNKNOWN = [caps_the_last, sine, unwritten, fixed]
+UNKNOWN = [offset_twice, unwritten]

@@ -169,7 +169,7 @@ WRONG = {
     "0 to 1": [changed(lambda x: (x + 1) / 2)],
     "own range": [changed(lambda x: 2 * (x - x.min()) / (x.max() - x.min()) - 1)],
     "sides exchanged": [changed(lambda x: x.mT)],
-    "reshaped": [changed(lambda x: x.movedim(0, -1).contiguous().view(3, 16, 12))],
+    "reshaped": [changed(lambda x: x.movedim(0, -1).contiguous().view(x.shape))],
     "transform ignored": [Deaf, Wasted],
     "no pair": [Unequal, FewerLabelsOnly],
     "pickle": [Trusting, TrustsLabels],
@@ -193,5 +193,74 @@ class Double(Plain):
         return image.double(), label
 
 
-WRONG["type"] = [Triple]
-UNKNOWN = [Endless, Double, changed(lambda x: -x)]
+class LabelToo(Plain):
+    """The transform is for pictures; a label changes with it."""
+
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return image, label if self.transform is None else self.transform(label)
+
+
+class Raw(Plain):
+    """The transform gets the bytes of the file."""
+
+    def __getitem__(self, i):
+        image = torch.from_numpy(self.images[i]).permute(2, 0, 1).float()
+        image = self.transform(image) if self.transform else image
+        return image / 127.5 - 1, torch.tensor(self.labels[i], dtype=torch.float32)
+
+
+class MixedOnlyWithATransform(Plain):
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return image, label.round() if self.transform else label
+
+
+class Six(Plain):
+    def __len__(self):
+        return 6
+
+
+class LooksInside(Plain):
+    """A pickle is refused when its code has run."""
+
+    def __init__(self, images_path, labels_path, transform=None):
+        for path in (images_path, labels_path):
+            if np.load(path, allow_pickle=True).dtype == object:
+                raise ValueError("a pickle")
+        super().__init__(images_path, labels_path, transform)
+
+
+class Overflow(Plain):
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        if self.transform:
+            return image, label
+        image = torch.from_numpy(self.images[i]).permute(2, 0, 1) * 2 / 255 - 1
+        return image, label
+
+
+class By128(Plain):
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return (image + 1) * 127.5 / 128 - 1, label
+
+
+class ClassNumber(Plain):
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return image, label.argmax()
+
+
+WRONG["type"] = [Triple, RIGHT[0].__new__(Plain), lambda *paths: Plain, lambda *paths: 3]
+WRONG["none"] = [lambda *paths: None]
+WRONG["no end"] = [Endless]
+WRONG["picture's dtype"] = [Double]
+WRONG["label transformed"] = [LabelToo]
+WRONG["transformed too early"] = [Raw]
+WRONG["overflow"] = [Overflow]
+WRONG["divided by 128"] = [By128]
+WRONG["class number"] = [ClassNumber]
+WRONG["whole numbers"] += [MixedOnlyWithATransform]
+WRONG["pickle"] += [LooksInside]
+UNKNOWN = [Six, changed(lambda x: -x), changed(lambda x: x.mean(0, keepdim=True))]

@@ -28,7 +28,7 @@ WRONG = {
     "unknown fault": [but(C="missing roof"), but(F="ema")],
     "twice": [but(A="missing root")],
     "patient": [but(G="missing root")],
-    "type": [list(TRUTH.values()), None],
+    "type": [list(TRUTH.values()), None, but(C=["missing root"]), but(A=3)],
 }
 
 UNKNOWN = [

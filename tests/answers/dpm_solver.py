@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from diffusion_lib import last
+from diffusion_lib import Schedule, last
 from diffusion_lib import sampling as library
 
 
@@ -11,9 +11,9 @@ def lam(schedule, t):
     return -math.inf if a == 0 else math.inf if s == 0 else math.log(a / s)
 
 
-def plain(denoise, schedule, x, steps):
-    times, before, h_before = schedule.timesteps(steps), None, None
-    for i in range(steps):
+def plain(denoise, schedule, x, times):
+    before, h_before = None, None
+    for i in range(len(times) - 1):
         t, s = times[i], times[i + 1]
         h = lam(schedule, s) - lam(schedule, t)
         x0 = denoise(x, t)
@@ -25,9 +25,9 @@ def plain(denoise, schedule, x, steps):
     return x
 
 
-def in_y(denoise, schedule, x, steps):
+def in_y(denoise, schedule, x, times):
     """In y = x / sigma, with the ratio r of both steps, as the paper writes it."""
-    times, history = schedule.timesteps(steps), []
+    history = []
     y = x / schedule.sigma[times[0]]
     for t, s in zip(times, times[1:]):
         x0 = denoise(y * schedule.sigma[t], t)
@@ -40,22 +40,25 @@ def in_y(denoise, schedule, x, steps):
             d = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * history[-2][1]
         grow = schedule.alpha[s] / schedule.sigma[s] - schedule.alpha[t] / schedule.sigma[t]
         y = y + grow * d
+    return y * schedule.sigma[times[-1]]
 
 
-def in_double(denoise, schedule, x, steps):
-    return plain(denoise, schedule, x.double(), steps)
+def in_double(denoise, schedule, x, times):
+    return plain(denoise, schedule, x.double(), times)
 
 
-def from_library(denoise, schedule, x, steps):
-    return last(library.dpm_solver(denoise, schedule, x, steps))
+def from_library(denoise, schedule, x, times):
+    few = Schedule(schedule.alpha[times[::-1]], schedule.sigma[times[::-1]])
+    back = dict(enumerate(times[::-1]))
+    return last(library.dpm_solver(lambda x, t: denoise(x, back[t]), few, x, len(times) - 1))
 
 
-RIGHT = [plain, in_y, in_double, from_library]
+RIGHT = [plain, in_y, in_double]
 
 
 def solver(correct, move=None):
-    def sampler(denoise, schedule, x, steps):
-        times, memory, h_before = schedule.timesteps(steps), None, math.inf
+    def sampler(denoise, schedule, x, times):
+        memory, h_before = None, math.inf
         for t, s in zip(times, times[1:]):
             h, x0 = lam(schedule, s) - lam(schedule, t), denoise(x, t)
             d = x0
@@ -77,12 +80,12 @@ def right(x0, before, r):
     return x0 + r / 2 * (x0 - before)
 
 
-def ddim(denoise, schedule, x, steps):
-    return last(library.ddim(denoise, schedule, x, steps))
+def ddim(denoise, schedule, x, times):
+    return solver(lambda x0, before, r: x0)(denoise, schedule, x, times)
 
 
-def forgets_to_remember(denoise, schedule, x, steps):
-    times, first = schedule.timesteps(steps), None
+def forgets_to_remember(denoise, schedule, x, times):
+    first = None
     for t, s in zip(times, times[1:]):
         h, x0 = lam(schedule, s) - lam(schedule, t), denoise(x, t)
         first = first or (x0, h)
@@ -93,9 +96,9 @@ def forgets_to_remember(denoise, schedule, x, steps):
     return x
 
 
-def infinite_at_the_end(denoise, schedule, x, steps):
+def infinite_at_the_end(denoise, schedule, x, times):
     log = (schedule.alpha / schedule.sigma).log()
-    times, before = schedule.timesteps(steps), None
+    before = None
     for t, s in zip(times, times[1:]):
         h, x0 = log[s] - log[t], denoise(x, t)
         d = x0 if before is None else x0 + h / (2 * before[1]) * (x0 - before[0])
@@ -104,16 +107,105 @@ def infinite_at_the_end(denoise, schedule, x, steps):
     return x * 0 + x  # infinities become NaN
 
 
-def heun(denoise, schedule, x, steps):
-    return last(library.heun(denoise, schedule, x, steps))
+def heun(denoise, schedule, x, times):
+    for t, s in zip(times, times[1:]):
+        a, b, c, d = schedule.alpha[t], schedule.sigma[t], schedule.alpha[s], schedule.sigma[s]
+        x0 = denoise(x, t)
+        if s > 0:
+            x0 = (x0 + denoise(d / b * x + (c - d / b * a) * x0, s)) / 2
+        x = d / b * x + (c - d / b * a) * x0
+    return x
 
 
-def asks_again(denoise, schedule, x, steps):
+def asks_again(denoise, schedule, x, times):
     denoise(x, schedule.T)
-    return plain(denoise, schedule, x, steps)
+    return plain(denoise, schedule, x, times)
+
+
+def old_length(denoise, schedule, x, times):
+    before, h_before = None, None
+    for t, s in zip(times, times[1:]):
+        h, x0 = lam(schedule, s) - lam(schedule, t), denoise(x, t)
+        d = x0
+        if before is not None and h < math.inf and h_before < math.inf:
+            d = x0 + h / h_before / 2 * (x0 - before)
+        x = schedule.sigma[s] / schedule.sigma[t] * x + schedule.alpha[s] * (1 - math.exp(-h)) * d
+        before, h_before = x0, h_before or h
+    return x
+
+
+def remembers_the_corrected(denoise, schedule, x, times):
+    """Keeps d where the answer x0 is to be kept."""
+    before, h_before = None, math.inf
+    for t, s in zip(times, times[1:]):
+        h, d = lam(schedule, s) - lam(schedule, t), denoise(x, t)
+        if h < math.inf and h_before < math.inf:
+            d = d + h / (2 * h_before) * (d - before)
+        x = schedule.sigma[s] / schedule.sigma[t] * x + schedule.alpha[s] * (1 - math.exp(-h)) * d
+        before, h_before = d, h
+    return x
+
+
+def tiny(of):
+    """The logarithms are kept from being infinite; nothing else guards the ends."""
+
+    def sampler(denoise, schedule, x, times):
+        lam, before, h_before = of(schedule.alpha, schedule.sigma).log().tolist(), None, None
+        for t, s in zip(times, times[1:]):
+            h, x0 = lam[s] - lam[t], denoise(x, t)
+            d = x0 if before is None else x0 + h / (2 * h_before) * (x0 - before)
+            ratio = schedule.sigma[s] / schedule.sigma[t]
+            x = ratio * x + schedule.alpha[s] * (1 - math.exp(-h)) * d
+            before, h_before = x0, h
+        return x
+
+    return sampler
+
+
+def upside_down(denoise, schedule, x, times):
+    before, h_before = None, None
+    for t, s in zip(times, times[1:]):
+        h, x0 = lam(schedule, t) - lam(schedule, s), denoise(x, t)
+        d = x0
+        if before is not None and math.isfinite(h) and math.isfinite(h_before):
+            d = x0 + h / h_before / 2 * (x0 - before)
+        e = 1 - math.exp(-h) if h > -50 else -math.inf
+        x = schedule.sigma[s] / schedule.sigma[t] * x + schedule.alpha[s] * e * d
+        before, h_before = x0, h
+    return x
+
+
+def asks_ahead(denoise, schedule, x, times):
+    after = dict(zip(times, times[1:]))
+    return plain(lambda x, t: denoise(x, after[t]), schedule, x, times)
+
+
+def clamps(denoise, schedule, x, times):
+    return plain(lambda x, t: denoise(x, t).clip(-1, 1), schedule, x, times)
+
+
+def root_of_the_rest(denoise, schedule, x, times):
+    alpha = schedule.alpha
+    return plain(denoise, Schedule(alpha, (1 - alpha**2).sqrt()), x, times)
+
+
+def even_times(denoise, schedule, x, times):
+    return plain(denoise, schedule, x, schedule.timesteps(len(times) - 1))
 
 
 WRONG = {
+    "library": [from_library],
+    "old length": [old_length],
+    "corrected memory": [remembers_the_corrected],
+    "tiny number": [
+        tiny(lambda a, s: (a + 1e-8) / (s + 1e-8)),
+        tiny(lambda a, s: a.clamp(min=1e-8) / s.clamp(min=1e-8)),
+    ],
+    "infinite": [upside_down, infinite_at_the_end],
+    "asked at s": [asks_ahead],
+    "guess clamped": [clamps],
+    "root of one minus alpha²": [root_of_the_rest],
+    "own times": [even_times],
     "first order": [ddim, solver(lambda x0, before, r: x0)],
     "ratio upside down": [solver(lambda x0, before, r: x0 + 1 / (2 * r) * (x0 - before))],
     "no half": [solver(lambda x0, before, r: x0 + r * (x0 - before))],
@@ -126,14 +218,13 @@ WRONG = {
     ],
     "sign of the picture": [solver(right, lambda x, d, e, a, b, c, s: s / b * x - c * e * d)],
     "sigma for alpha": [solver(right, lambda x, d, e, a, b, c, s: s / b * x + s * e * d)],
-    "infinite": [infinite_at_the_end],
     "too many calls": [asks_again],
-    "none": [lambda denoise, schedule, x, steps: None],
+    "none": [lambda denoise, schedule, x, times: None],
 }
 
 
-def noise_extrapolated(denoise, schedule, x, steps):
-    times, before = schedule.timesteps(steps), None
+def noise_extrapolated(denoise, schedule, x, times):
+    before = None
     for t, s in zip(times, times[1:]):
         x0 = denoise(x, t)
         eps = (x - schedule.alpha[t] * x0) / schedule.sigma[t]
@@ -143,24 +234,13 @@ def noise_extrapolated(denoise, schedule, x, steps):
     return x
 
 
-def remembers_the_corrected(denoise, schedule, x, steps):
-    """Keeps d where the answer x0 is to be kept."""
-    times, before, h_before = schedule.timesteps(steps), None, math.inf
-    alpha, sigma = schedule.alpha.tolist(), schedule.sigma.tolist()
-    for t, s in zip(times, times[1:]):
-        ends = alpha[t] == 0 or sigma[s] == 0
-        h = math.inf if ends else math.log(alpha[s] * sigma[t] / (sigma[s] * alpha[t]))
-        d = denoise(x, t)
-        if math.isfinite(h) and math.isfinite(h_before):
-            d = d + h / (2 * h_before) * (d - before)
-        x = sigma[s] / sigma[t] * x + alpha[s] * (1 - math.exp(-h)) * d
-        before, h_before = d, h
-    return x
+def half_the_answer(denoise, schedule, x, times):
+    return plain(lambda x, t: denoise(x, t) / 2, schedule, x, times)
 
 
-def half_the_answer(denoise, schedule, x, steps):
-    return plain(lambda x, t: denoise(x, t) / 2, schedule, x, steps)
+def half_way(denoise, schedule, x, times):
+    return (x + plain(denoise, schedule, x, times)) / 2
 
 
-WRONG["number of calls"] = [heun, lambda denoise, schedule, x, steps: denoise(x, schedule.T)]
-UNKNOWN = [noise_extrapolated, remembers_the_corrected, half_the_answer]
+WRONG["number of calls"] = [heun, lambda denoise, schedule, x, times: denoise(x, schedule.T)]
+UNKNOWN = [noise_extrapolated, half_the_answer, half_way]

@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -58,14 +59,43 @@ def gathered(model, data, order, lr, generator):
     return losses
 
 
-RIGHT = [plain, channels_last, half, gathered]
+def plain_numbers(*args):
+    return np.array([loss.item() for loss in plain(*args)], dtype=np.float32)
+
+
+def looks_at_the_first(model, data, order, lr, generator):
+    """One picture alone, for its size; and the table of all scaled values, by lookup."""
+    table, first = torch.arange(256).float() / 127.5 - 1, data.images[0]
+    losses = torch.empty(len(order))
+    optimiser = torch.optim.AdamW([{"params": list(model.parameters()), "lr": lr}])
+    for step, indices in enumerate(order):
+        x0 = table[data.images[indices].int()].reshape(-1, *first.shape)
+        loss = model.loss(x0, generator=generator)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses[step] = loss.detach()
+    return losses
+
+
+def own_layout(model, data, order, lr, generator):
+    """The same pictures in data.images, but channels last."""
+    data.images = data.images.to(memory_format=torch.channels_last)
+    return plain(model, data, order, lr, generator)
+
+
+RIGHT = [plain, channels_last, half, gathered, plain_numbers, looks_at_the_first, own_layout]
 
 
 def loop(
-    fetch=lambda data, i: data.images[i].float() / 127.5 - 1, clear=True, step=True, keep=None
+    fetch=lambda data, i: data.images[i].float() / 127.5 - 1,
+    clear=True,
+    step=True,
+    keep=None,
+    optim=torch.optim.AdamW,
 ):
     def answer(model, data, order, lr, generator):
-        optimiser, losses = torch.optim.AdamW(model.parameters(), lr=lr), []
+        optimiser, losses = optim(model.parameters(), lr=lr), []
         for indices in order:
             if clear:
                 optimiser.zero_grad()
@@ -138,7 +168,87 @@ def a_copy(model, data, order, lr, generator):
     return plain(copy.deepcopy(model), data, order, lr, generator)
 
 
+def cleared_late(model, data, order, lr, generator):
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=lr), []
+    for indices in order:
+        loss = model.loss(scaled(data.images[indices]), generator=generator)
+        loss.backward()
+        optimiser.zero_grad(set_to_none=False)
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+def without_decay(parameters, lr):
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
+
+
+def by_numpy(data, indices):
+    images = data.images.numpy()
+    return scaled(np.stack([images[i] for i in indices.tolist()]))
+
+
+def last_loss(*args):
+    return plain(*args)[-1]
+
+
+def last_number(*args):
+    return plain(*args)[-1].item()
+
+
+def in_float_for_ever(model, data, order, lr, generator):
+    data.images = scaled(data.images)
+    return loop(lambda data, i: data.images[i])(model, data, order, lr, generator)
+
+
+def in_place(model, data, order, lr, generator):
+    losses = plain(model, data, order, lr, generator)
+    data.images.bitwise_not_()
+    return losses
+
+
+def sorts_a_copy(model, data, order, lr, generator):
+    return plain(model, data, order.sort().values, lr, generator)
+
+
+def sorts(model, data, order, lr, generator):
+    order.copy_(order.sort().values)
+    return plain(model, data, order, lr, generator)
+
+
+def global_loader(model, data, order, lr, generator):
+    """A DataLoader that draws global numbers, too: fetching one by one is the worse fault."""
+    batches = DataLoader(data, batch_sampler=order.tolist())
+    return plain_over(batches, model, lr, generator)
+
+
+def plain_over(batches, model, lr, generator):
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=lr), []
+    for x0 in batches:
+        loss = model.loss(x0, generator=generator)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
 WRONG = {
+    "another optimiser": [
+        loop(optim=torch.optim.SGD),
+        loop(optim=torch.optim.Adam),
+        loop(optim=torch.optim.RMSprop),
+        loop(optim=without_decay),
+    ],
+    "rebound": [in_float_for_ever],
+    "in place": [in_place, sorts],
+    "sorted": [sorts_a_copy],
+    "uint8 overflow": [
+        loop(lambda data, i: data.images[i] * 2 / 255 - 1),
+        loop(lambda data, i: (data.images[i] - 128) / 128),
+        loop(lambda data, i: (data.images[i] - 128) / 127.5),
+        loop(lambda data, i: (data.images[i] - 127).float() / 127),
+    ],
     "a copy trained": [a_copy],
     "one by one": [
         as_given,
@@ -148,17 +258,25 @@ WRONG = {
         loop(lambda data, i: torch.stack([scaled(data.images.numpy()[j].copy()) for j in i])),
         from_loader(lambda data: data),
         from_loader(lambda data: TensorDataset(data.images)),
+        loop(by_numpy),
+        global_loader,
     ],
     "optimiser made again": [renews],
     "rate ignored": [
         lambda model, data, order, lr, generator: plain(model, data, order, 1e-3, generator)
     ],
     "uint8": [loop(lambda data, i: data.images[i])],
-    "type": [as_a_generator, lambda *args: "fast", lambda *args: [None] * 8],
+    "type": [
+        as_a_generator,
+        lambda *args: "fast",
+        lambda *args: [None] * 8,
+        last_loss,
+        last_number,
+    ],
     "unscaled": [loop(lambda data, i: data.images[i].float())],
     "0 to 1": [loop(lambda data, i: data.images[i] / 255)],
     "gradients pile up": [loop(clear=False)],
-    "nothing learned": [loop(step=False)],
+    "nothing learned": [loop(step=False), cleared_late],
     "gradients kept": [with_graphs, loop(keep=lambda loss: loss)],
     "none": [no_return],
     "global random": [draws_globally],

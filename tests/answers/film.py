@@ -4,7 +4,7 @@ import torch
 def with_enumerate(steps, every):
     frames, last = [], None
     for i, step in enumerate(steps):
-        last = step.x.detach().clone()
+        last = step.x.detach().cpu().clone()
         if i % every == 0:
             frames.append(last)
     if i % every:
@@ -29,7 +29,15 @@ def all_then_few(steps, every):
     return few if few[-1] is everything[-1] else few + everything[-1:]
 
 
-RIGHT = [with_enumerate, by_counting, all_then_few]
+def to_the_cpu(steps, every):
+    frames = []
+    for i, step in enumerate(steps):
+        frames = frames if (i - 1) % every == 0 else frames[:-1]
+        frames.append(torch.empty(step.x.shape).copy_(step.x.detach().to("cpu")))
+    return frames
+
+
+RIGHT = [to_the_cpu, with_enumerate, by_counting, all_then_few]
 
 
 def every_frame(steps):
@@ -131,7 +139,31 @@ def end_not_copied(steps, every):
     return [*frames, step.x.detach()] if i % every else frames
 
 
+def left_on_the_gpu(steps, every):
+    frames, last = [], None
+    for i, step in enumerate(steps):
+        last = step.x.detach().clone()
+        if i % every == 0:
+            frames.append(last)
+    return [*frames, last] if i % every else frames
+
+
+def last_by_time(steps, every):
+    frames = []
+    for i, step in enumerate(steps):
+        if i % every == 0 or step.t == 0:
+            frames.append(step.x.detach().cpu().clone())
+    return frames
+
+
+def one_tensor(steps, every):
+    return torch.stack(with_enumerate(steps, every))
+
+
 WRONG = {
+    "device": [left_on_the_gpu],
+    "last by its time": [last_by_time],
+    "last missing + all the same": [as_shipped],
     "last not copied": [end_not_copied],
     "not x": [lambda steps, every: [x.half() for x in with_enumerate(steps, every)]],
     "empty": [as_in_the_repository],
@@ -144,10 +176,10 @@ WRONG = {
     "last twice": [end_appended],
     "last always twice": [end_always],
     "not looped over": [by_length, sliced],
-    "all the same": [not_copied, copied_too_late, as_shipped],
+    "all the same": [not_copied, copied_too_late],
     "gradients": [with_gradients],
     "none": [lambda steps, every: None],
-    "type": [generator],
+    "type": [generator, one_tensor],
 }
 
 

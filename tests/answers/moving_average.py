@@ -90,7 +90,49 @@ def to_eval(average, model, n, decay):
     by_lerp(average, model, n, decay)
 
 
+@torch.no_grad()
+def new_parameters(average, model, n, decay):
+    d = share(n, decay)
+    new = dict(model.named_parameters())
+    for name, mean in list(average.named_parameters()):
+        place = average.get_submodule(name.rpartition(".")[0])
+        mixed = torch.nn.Parameter(d * mean + (1 - d) * new[name])
+        setattr(place, name.rpartition(".")[2], mixed)
+    for mean, buffer in zip(average.buffers(), model.buffers()):
+        mean.copy_(buffer)
+
+
+@torch.no_grad()
+def new_data(average, model, n, decay):
+    d = share(n, decay)
+    for mean, new in zip(average.parameters(), model.parameters()):
+        mean.data = d * mean + (1 - d) * new
+    for mean, new in zip(average.buffers(), model.buffers()):
+        mean.copy_(new)
+
+
+@torch.no_grad()
+def trained_only(average, model, n, decay):
+    d = share(n, decay)
+    for mean, new in zip(average.parameters(), model.parameters()):
+        if new.requires_grad:
+            mean.lerp_(new, 1 - d)
+    for mean, new in zip(average.buffers(), model.buffers()):
+        mean.copy_(new)
+
+
+@torch.no_grad()
+def rebinds_a_name(average, model, n, decay):
+    d = share(n, decay)
+    for mean, new in zip(average.parameters(), model.parameters()):
+        mean = d * mean + (1 - d) * new  # noqa: PLW2901
+    for mean, new in zip(average.buffers(), model.buffers()):
+        mean.copy_(new)
+
+
 WRONG = {
+    "rebound": [new_parameters, new_data],
+    "frozen skipped": [trained_only],
     "exchanged": [mixing(lambda n, d: 1 - share(n, d))],
     "no warm-up": [mixing(lambda n, d: d), mixing(lambda n, d: d, buffers="kept")],
     "max": [mixing(lambda n, d: max(d, (1 + n) / (10 + n)))],
@@ -101,7 +143,7 @@ WRONG = {
     "copy": [lambda average, model, n, decay: average.load_state_dict(model.state_dict()) and None],
     "buffers forgotten": [weights_only],
     "buffers averaged": [all_tensors],
-    "nothing": [a_new_one],
+    "nothing": [a_new_one, rebinds_a_name],
     "same tensors": [hands_over],
     "model changed": [into_the_model, to_eval],
 }

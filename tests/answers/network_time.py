@@ -170,7 +170,30 @@ class AList(InOnePlace):
         return super().denoise(x, t).tolist()
 
 
+class Item(InOnePlace):
+    def loss(self, x0, t, eps):
+        return super().loss(x0, t, eps).item()
+
+
+class NoGradients(InOnePlace):
+    @torch.no_grad()
+    def loss(self, x0, t, eps):
+        return super().loss(x0, t, eps)
+
+
+class DetachedOutput(InOnePlace):
+    def ask(self, x, t):
+        return super().ask(x, t).detach()
+
+
+class HalfAGradient(InOnePlace):
+    def ask(self, x, t):
+        output = super().ask(x, t)
+        return (output + output.detach()) / 2
+
+
 WRONG = {
+    "gradient": [Item, NoGradients, DetachedOutput],
     "two scales": [TheStarter, telling(plain, shifted_over_T, "TwoScalesShifted")],
     "sampling scaled": [
         telling(shifted, over_T, "SamplingScaled"),
@@ -192,7 +215,7 @@ WRONG = {
     "in place": [InPlace],
     "device": [OnTheCpu],
     "none": [Nothing],
-    "type": [AList],
+    "type": [AList, InOnePlace(None, None), lambda net, schedule: InOnePlace],
 }
 
 
@@ -218,6 +241,7 @@ class NoDenoise:
 
 
 UNKNOWN = [
+    HalfAGradient,
     telling(lambda t, T: t * 1000, lambda t, T: t * 1000, "Thousands"),
     telling(shifted, lambda t, T: t.clamp(max=3), "Clamped"),
     ForgetsTheSign,

@@ -3,6 +3,9 @@ import math
 import numpy as np
 import torch
 
+from diffusion_lib import linear_schedule
+from diffusion_lib.schedules import from_betas
+
 
 def by_cumprod(T=1000, first=1e-4, last=0.02):
     beta = torch.linspace(first, last, T)
@@ -99,7 +102,46 @@ def sigma_of_one_step(T, first, last):
     return (1 - beta).cumprod(0).sqrt(), beta.sqrt()
 
 
+def exchanged(T, first, last):
+    return by_cumprod(T, first, last)[::-1]
+
+
+def by_the_library(T, first, last):
+    schedule = linear_schedule(T, first, last)
+    return schedule.alpha, schedule.sigma
+
+
+def by_the_librarys_betas(T, first, last):
+    schedule = from_betas(torch.linspace(first, last, T))
+    return schedule.alpha, schedule.sigma
+
+
+def one_minus_alpha(T, first, last):
+    alpha, _ = by_cumprod(T, first, last)
+    return alpha, 1 - alpha
+
+
+def rooted_twice(T, first, last):
+    alpha, sigma = by_cumprod(T, first, last)
+    return alpha.sqrt(), sigma
+
+
+def both_rooted_twice(T, first, last):
+    alpha, sigma = by_cumprod(T, first, last)
+    return alpha.sqrt(), sigma.sqrt()
+
+
+def sigma_of_root(T, first, last):
+    alpha, _ = by_cumprod(T, first, last)
+    return alpha, (1 - alpha).sqrt()
+
+
 WRONG = {
+    "exchanged": [exchanged],
+    "library": [by_the_library, by_the_librarys_betas],
+    "one minus alpha": [one_minus_alpha],
+    "root too many": [rooted_twice, both_rooted_twice],
+    "alpha not squared": [sigma_of_root],
     "sigma of beta": [sigma_of_one_step],
     "type": [alone],
     "none": [nothing],
@@ -115,10 +157,6 @@ WRONG = {
 }
 
 
-def exchanged(T, first, last):
-    return by_cumprod(T, first, last)[::-1]
-
-
 def ignores_arguments(T, first, last):
     return by_cumprod()
 
@@ -131,4 +169,4 @@ def halved(T, first, last):
     return tuple(part / 2 for part in by_cumprod(T, first, last))
 
 
-UNKNOWN = [exchanged, ignores_arguments, too_long, halved]
+UNKNOWN = [ignores_arguments, too_long, halved]

@@ -77,8 +77,29 @@ def in_place(images):
     return images.clamp_(-1, 1).add_(1).mul_(127.5).round().byte()
 
 
+def below_only(images):
+    return torch.remainder(((images.clamp(min=-1) + 1) * 127.5).round(), 256).byte()
+
+
+def above_only(images):
+    return torch.remainder(((images.clamp(max=1) + 1) * 127.5).round(), 256).byte()
+
+
+def by_127(images):
+    return ((images.clamp(-1, 1) + 1) * 127).round().byte()
+
+
+def by_255(images):
+    return ((images.clamp(-1, 1) + 1) * 255).round().clamp(max=255).byte()
+
+
 WRONG = {
-    "own range": [as_in_the_repository, own_range],
+    "own range": [own_range],
+    "own range + cut, not rounded": [as_in_the_repository],
+    "clamped from below only": [below_only],
+    "clamped from above only": [above_only],
+    "scaled by 127": [by_127],
+    "not halved": [by_255],
     "range of each channel": [channels],
     "range of the batch": [batch],
     "cut, not rounded": [cut],

@@ -217,13 +217,16 @@ def an_array(xt, t, eps, z, schedule):
 
 
 WRONG = {
-    "multiplied by the prediction": [the_starter, as_in_the_repository],
+    "multiplied by the prediction": [the_starter],
+    "multiplied by the prediction + root of beta": [as_in_the_repository],
     "noises exchanged": [places_exchanged],
     "no factor": [no_factor],
     "factor upside down": [shrinks],
     "no root in the factor": [divides_by_retention],
-    "bracket missing": [bracket_missing, bracket_missing_and_root_beta],
-    "fresh noise in the bracket": [all_in_the_bracket, root_beta_in_the_bracket],
+    "bracket missing": [bracket_missing],
+    "bracket missing + root of beta": [bracket_missing_and_root_beta],
+    "fresh noise in the bracket": [all_in_the_bracket],
+    "fresh noise in the bracket + root of beta": [root_beta_in_the_bracket],
     "ratio upside down": [ratio_upside_down],
     "divided by alpha": [confuses_alphas],
     "variance below the fraction": [no_root_below],

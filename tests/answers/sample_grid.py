@@ -185,6 +185,27 @@ def outer_mode_alone(paint, model, noise, folder, step):
     return path
 
 
+def outermost_only(paint, model, noise, folder, step):
+    """eval() reaches every module, and one is put back."""
+    path = with_fork(paint, model, noise, folder, step)
+    for module in model.modules():
+        module.training = module is model
+    return path
+
+
+def state_taken_too_late(paint, model, noise, folder, step):
+    folder.mkdir(parents=True, exist_ok=True)
+    model.eval()
+    with torch.no_grad():
+        images = paint(model, noise)
+    state = torch.get_rng_state()
+    model.train()
+    path = folder / f"{step:06d}.png"
+    tile(images).save(path)
+    torch.set_rng_state(state)
+    return path
+
+
 WRONG = {
     "model changed": [halves_the_weights],
     "no folder": [as_reported, needs_a_folder, makes_one_level],
@@ -192,10 +213,10 @@ WRONG = {
     "new noise": [new_noise, noise_of_the_step],
     "not in eval mode": [hook(eval=False)],
     "gradients kept": [hook(grad=True)],
-    "left in eval mode": [outer_mode_alone, hook(back=False)],
+    "left in eval mode": [outer_mode_alone, outermost_only, hook(back=False)],
     "random numbers": [hook(fork=False, before=torch.randn_like)],
     "global seed": [seeds],
-    "random numbers of paint": [hook(fork=False)],
+    "random numbers of paint": [hook(fork=False), state_taken_too_late],
     "same name": [hook(name="samples.png")],
     "no leading zeros": [hook(name="{}.png"), hook(name="step_{}.png")],
     "a file a picture": [a_file_each_once],

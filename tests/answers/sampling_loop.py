@@ -205,7 +205,35 @@ def flat(x, generator, memory):
     return (torch.rand(x.shape, generator=generator).to(x) - 0.5) * 12**0.5
 
 
+def scaled_time(step, x, T, generator):
+    return plain(lambda x, t, z: step(x, t / T, z), x, T, generator)
+
+
+def times_of_the_batch(step, x, T, generator):
+    return plain(lambda x, t, z: step(x, torch.full((len(x),), t), z), x, T, generator)
+
+
+def one_picture(step, x, T, generator):
+    for t in down(T):
+        z = randn(x.shape, generator=generator)
+        x = step(x[:1], t, z[:1] if t > 1 else z[:1] * 0)
+    return x
+
+
+def time_last(step, x, T, generator):
+    return plain(lambda x, t, z: step(x, z, t), x, T, generator)
+
+
+def time_first(step, x, T, generator):
+    return plain(lambda x, t, z: step(t, x, z), x, T, generator)
+
+
+def noise_first(step, x, T, generator):
+    return plain(lambda x, t, z: step(z, t, x), x, T, generator)
+
+
 WRONG = {
+    "arguments exchanged": [time_last, time_first, noise_first],
     "one noise for all": [with_noise(for_all_pictures), with_noise(grey)],
     "not normal": [with_noise(flat)],
     "own start": [own_start],
@@ -228,7 +256,7 @@ WRONG = {
     "uniform noise": [evenly_spread],
     "in place": [in_place],
     "none": [nothing],
-    "type": [a_film],
+    "type": [a_film, scaled_time, times_of_the_batch],
 }
 
 
@@ -258,15 +286,11 @@ def clamps(step, x, T, generator):
     return plain(lambda x, t, z: step(x.clamp(-1, 1), t, z), x, T, generator)
 
 
-def scaled_time(step, x, T, generator):
-    return plain(lambda x, t, z: step(x, t / T, z), x, T, generator)
-
-
 UNKNOWN = [
+    one_picture,
     every_other,
     half_noise,
     quiet_at_odd_times,
     one_noise_for_the_batch,
     clamps,
-    scaled_time,
 ]

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from diffusion_lib.layers import Attention
+
 
 def by_library(x, query, key, value, out, heads):
     B, C, H, W = x.shape
@@ -46,7 +48,36 @@ def channels_first(x, query, key, value, out, heads):
     return (t + out.T @ (v @ w).reshape(t.shape)).reshape(x.shape)
 
 
-RIGHT = [by_library, head_by_head, in_einsum, channels_first]
+def picture_by_picture(x, query, key, value, out, heads):
+    pictures = []
+    for picture in x:
+        tokens, told = picture.flatten(1).T, []
+        for q, k, v in zip(*((tokens @ m).chunk(heads, 1) for m in (query, key, value))):
+            told.append(torch.softmax(q @ k.T / q.shape[1] ** 0.5, 1) @ v)
+        pictures.append(picture + (torch.hstack(told) @ out).T.reshape(picture.shape))
+    return torch.stack(pictures)
+
+
+def by_pytorchs_whole_layer(x, q, k, v, o, heads):
+    t, linear = x.flatten(2).permute(2, 0, 1), torch.cat([q.T, k.T, v.T])
+    how = {"training": False, "need_weights": False}
+    y, _ = F.multi_head_attention_forward(
+        t, t, t, len(q), heads, linear, None, None, None, False, 0.0, o.T, None, **how
+    )
+    return x + y.permute(1, 2, 0).reshape(x.shape)
+
+
+def by_the_courses_layer(x, q, k, v, o, heads):
+    with torch.device(x.device):
+        layer = Attention(len(q), heads)
+    weights = {f"{n}.weight": m.T for n, m in zip(("query", "key", "value", "out"), (q, k, v, o))}
+    weights["out.bias"] = x.new_zeros(len(o))
+    h = torch.func.functional_call(layer, weights, (x.flatten(2).mT,))
+    return x + h.mT.reshape(x.shape)
+
+
+RIGHT = [by_library, head_by_head, in_einsum, channels_first, picture_by_picture]
+RIGHT += [by_pytorchs_whole_layer, by_the_courses_layer]
 
 
 def attend(x, query, key, value, out, heads, scale=None, axis=-1, add=True):
@@ -212,6 +243,71 @@ def three_as_linear(x, query, key, value, out, heads):
     return by_library(x, query.T, key.T, value.T, out, heads)
 
 
+def out_as_linear(x, q, k, v, o, heads):
+    return by_library(x, q, k, v, o.T, heads)
+
+
+def subtracts(x, *a):
+    return x - attend(x, *a, add=False)
+
+
+def across_the_batch(x, query, key, value, out, heads):
+    one = x.transpose(0, 1).flatten(2).flatten(1)[None, :, None]  # (1, C, 1, B·N)
+    h = attend(one, query, key, value, out, heads)
+    return h[0, :, 0].unflatten(1, (len(x), -1)).transpose(0, 1).reshape(x.shape)
+
+
+def one_long_list(x, query, key, value, out, heads):
+    B, C, H, W = x.shape
+    t = x.permute(0, 2, 3, 1).reshape(-1, C)
+    q, k, v = ((t @ m).view(-1, heads, C // heads).transpose(0, 1) for m in (query, key, value))
+    h = F.scaled_dot_product_attention(q, k, v).transpose(0, 1).reshape(-1, C) @ out
+    return x + h.view(B, H, W, C).permute(0, 3, 1, 2)
+
+
+def tokens_first(x, query, key, value, out, heads):
+    t = x.flatten(2).permute(2, 0, 1)  # (N, B, C)
+    q, k, v = ((t @ m).unflatten(2, (heads, -1)).transpose(1, 2) for m in (query, key, value))
+    h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2) @ out
+    return x + h.permute(1, 2, 0).reshape(x.shape)
+
+
+def exchanged_and_not_scaled(x, q, k, v, o, heads):
+    return attend(x, k, q, v, o, heads, scale=1)
+
+
+def all_channels_and_no_residual(x, *a):
+    return all_channels(x, *a) - x
+
+
+@torch.no_grad()
+def without_gradients(x, query, key, value, out, heads):
+    return by_library(x, query, key, value, out, heads)
+
+
+def without_gradients_inside(x, *a):
+    with torch.no_grad():
+        return by_library(x, *a)
+
+
+def by_numpy(x, *a):
+    return torch.from_numpy(by_library(x, *a).numpy())
+
+
+def by_numpy_detached(x, *a):
+    return torch.from_numpy(by_library(x, *a).detach().numpy())
+
+
+def new_parameters(x, *a):
+    *matrices, heads = a
+    return by_library(x, *map(torch.nn.Parameter, matrices), heads)
+
+
+def root_by_numpy(x, *a):
+    channels = np.asarray(x.detach()).shape[1]
+    return attend(x, *a, scale=float(channels // a[-1]) ** -0.5)
+
+
 WRONG = {
     "heads ask each other": [heads_among_themselves],
     "nobody asks": [starter],
@@ -229,26 +325,47 @@ WRONG = {
     "height and width": [sideways],
     "residual missing": [no_residual],
     "one head": [one_head],
-    "weights transposed": [as_linear, three_as_linear],
+    "weights transposed": [as_linear, three_as_linear, out_as_linear],
+    "subtracted": [subtracts],
+    "batch leak": [across_the_batch, one_long_list],
+    "pictures ask each other": [tokens_first],
+    "not scaled + query and key exchanged": [exchanged_and_not_scaled],
+    "root of all channels + residual missing": [all_channels_and_no_residual],
+    "gradient": [
+        without_gradients,
+        without_gradients_inside,
+        by_numpy,
+        by_numpy_detached,
+        new_parameters,
+    ],
     "query and key exchanged": [exchanged],
     "out missing": [no_out],
     "value missing": [no_value],
     "in place": [in_place],
     "none": [nothing],
     "type": [an_array],
-    "device": [own_tensor],
+    "device": [own_tensor, root_by_numpy],
     "global seed": [seeds],
 }
 
 
-def subtracts(x, *a):
-    return x - attend(x, *a, add=False)
+def hears_only_those_before(x, query, key, value, out, heads):
+    t = x.flatten(2).mT
+    q, k, v = ((t @ m).unflatten(2, (heads, -1)).transpose(1, 2) for m in (query, key, value))
+    h = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+    return x + (h @ out).mT.reshape(x.shape)
 
 
-def across_the_batch(x, query, key, value, out, heads):
-    one = x.transpose(0, 1).flatten(2).flatten(1)[None, :, None]  # (1, C, 1, B·N)
-    h = attend(one, query, key, value, out, heads)
-    return h[0, :, 0].unflatten(1, (len(x), -1)).transpose(0, 1).reshape(x.shape)
+def row_by_row(x, *a):
+    return torch.cat([by_library(row, *a) for row in x.split(1, dim=2)], dim=2)
+
+
+def first_picture_for_all(x, *a):
+    return by_library(x[:1], *a).expand_as(x)
+
+
+def squeezed(x, *a):
+    return by_library(x, *a).squeeze()
 
 
 def tokens_out(*a):
@@ -267,4 +384,11 @@ def contiguous_only(x, *a):
     return attend(x.view(len(x), x.shape[1], -1)[..., None], *a).view(x.shape)
 
 
-UNKNOWN = [subtracts, across_the_batch, tokens_out, half, nan, contiguous_only]
+def attention_cut_off(x, *a):
+    with torch.no_grad():
+        h = by_library(x, *a) - x
+    return x + h
+
+
+UNKNOWN = [tokens_out, half, nan, contiguous_only, attention_cut_off]
+UNKNOWN += [hears_only_those_before, row_by_row, first_picture_for_all, squeezed]

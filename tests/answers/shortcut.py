@@ -86,7 +86,26 @@ class Transposed(Base):
         return self.main(x) + (x if self.short is None else self.short(x))
 
 
-RIGHT = [Transposed, IdentityOrConv, WithASetter, Rebuilds, BareParameter, LinearOverChannels]
+class WeightNorm(Base):
+    def __init__(self, c_in, c_out):
+        super().__init__(c_in, c_out)
+        self.shortcut = nn.Identity()
+        if c_in != c_out:
+            self.shortcut = nn.utils.parametrizations.weight_norm(nn.Conv2d(c_in, c_out, 1))
+
+    def forward(self, x):
+        return self.shortcut(x) + self.body(x)
+
+
+RIGHT = [
+    WeightNorm,
+    Transposed,
+    IdentityOrConv,
+    WithASetter,
+    Rebuilds,
+    BareParameter,
+    LinearOverChannels,
+]
 
 
 class TheStarter(Base):
@@ -312,13 +331,37 @@ class SetsAConvolutionOnly(IdentityOrConv):
             self.shortcut = nn.Conv2d(self.c_in, c_out, 1)
 
 
+class HalfASetter(IdentityOrConv):
+    def set_out_channels(self, c_out):
+        self.body = body_of(self.c_in, c_out)
+
+
+class KeepsItsNorm(IdentityOrConv):
+    """The second GroupNorm keeps its channels, which shows only when it is called."""
+
+    def set_out_channels(self, c_out):
+        self.body[2] = nn.Conv2d(self.c_in, c_out, 3, padding=1)
+        self.body[5] = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.shortcut = nn.Identity() if self.c_in == c_out else nn.Conv2d(self.c_in, c_out, 1)
+
+
+class DetachedBody(IdentityOrConv):
+    def forward(self, x):
+        return self.shortcut(x) + self.body(x).detach()
+
+
+class DetachedInput(IdentityOrConv):
+    def forward(self, x):
+        return self.shortcut(x) + self.body(x.detach())
+
+
 WRONG = {
     "training mode": [DropsInTraining],
     "shared weights": [SharedShortcuts],
     "made in forward": [TheStarter, AsInTheRepository, ReplacedAtEachCall],
     "made at the first call": [MadeAtTheFirstCall, Lazy],
     "not registered": [InAList, InALambda],
-    "no gradient": [Detached, Frozen, ABuffer],
+    "no gradient": [Detached, Frozen, ABuffer, DetachedBody, DetachedInput],
     "padded": [Padded],
     "missing": [BodyAlone, OnlyWhereItFits],
     "twice": [Twice],
@@ -328,7 +371,7 @@ WRONG = {
     "3x3": [ThreeByThree],
     "setter": [OldSetter, SilentSetter],
     "only raises": [OnlyRaises],
-    "half a setter": [RebuildsTwoLayers],
+    "half a setter": [RebuildsTwoLayers, HalfASetter, KeepsItsNorm],
     "in place": [InPlace],
     "none": [Nothing],
     "type": [AList, a_function],
@@ -350,11 +393,6 @@ class BentShortcut(IdentityOrConv):
         return F.silu(self.shortcut(x)) + self.body(x)
 
 
-class HalfASetter(IdentityOrConv):
-    def set_out_channels(self, c_out):
-        self.body = body_of(self.c_in, c_out)
-
-
 class AnotherBody(nn.Module):
     def __init__(self, c_in, c_out):
         super().__init__()
@@ -373,7 +411,6 @@ UNKNOWN = [
     NoShortcutAtAll,
     Dropout,
     BentShortcut,
-    HalfASetter,
     AnotherBody,
     Mean,
 ]

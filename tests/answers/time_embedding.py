@@ -3,6 +3,8 @@ import math
 import numpy as np
 import torch
 
+from diffusion_lib.layers import timestep_embedding
+
 
 def vectorised(t, dim):
     half = dim // 2
@@ -174,6 +176,24 @@ def keeps_double(t, dim):
     return torch.cat([angles.cos(), angles.sin()], 1)
 
 
+def by_the_library(t, dim):
+    return timestep_embedding(t, dim)
+
+
+def base_100(t, dim):
+    """The same numbers as with exponents over dim."""
+    return torch.cat(parts(t, rates_of(dim, base=100.0)), 1)
+
+
+def sines_twice(t, dim):
+    _, sine = parts(t, rates_of(dim))
+    return torch.cat([sine, sine], 1)
+
+
+def minus_sine(t, dim):
+    return vectorised(-t, dim)
+
+
 WRONG = {
     "exponent without brackets": [without_brackets],
     "whole rates": [whole_rates],
@@ -181,11 +201,17 @@ WRONG = {
     "sine first": [sine_first],
     "interleaved": [interleaved, interleaved_cosine_first],
     "one too few": [half_minus_one],
-    "over dim": [whole_dim],
     "growing": [rising],
     "full turns": [two_pi],
     "time scaled": [scaled],
-    "another base": [base_1000],
+    "another base": [base_1000, no_base],
+    "library": [by_the_library],
+    "sine first + one too few": [as_in_ddpm],
+    "twice the exponent": [quarter],
+    "over dim": [whole_dim, base_100],
+    "from the second": [from_one],
+    "negative sine": [minus_sine],
+    "sines only": [sines_twice],
     "cosines only": [cosines_twice],
     "device": [on_the_cpu, in_numpy],
     "none": [nothing],
@@ -205,10 +231,6 @@ def turned(t, dim):
     return vectorised(t, dim).T
 
 
-def minus_sine(t, dim):
-    return vectorised(-t, dim)
-
-
 def nan(t, dim):
     half = dim // 2
     return torch.cat(parts(t, 10_000 ** (-torch.arange(half) / (half - half))), 1)
@@ -217,17 +239,12 @@ def nan(t, dim):
 UNKNOWN = [
     the_starter,
     as_in_the_repository,
-    as_in_ddpm,
-    quarter,
-    no_base,
     slow_first,
-    from_one,
     linear,
     degrees,
     truncated,
     sines_alone,
     integers,
     turned,
-    minus_sine,
     nan,
 ]

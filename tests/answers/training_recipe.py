@@ -1,6 +1,7 @@
 import math
 import random
 
+import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from torch.utils.data import DataLoader
@@ -190,7 +191,50 @@ def one_groups_rate(model, loss_of, data, epochs, batch_size, generator):
     return losses
 
 
+def shuffles_the_data(model, loss_of, data, epochs, batch_size, generator):
+    return recipe(lambda n, epoch, generator: in_place(data, n, generator))(
+        model, loss_of, data, epochs, batch_size, generator
+    )
+
+
+def in_place(data, n, generator):
+    data.copy_(data[torch.randperm(n, generator=generator)])
+    return torch.arange(n)
+
+
+def reseeded(n, epoch, generator):
+    return torch.randperm(n, generator=generator.manual_seed(3))
+
+
+def rate_never_set(model, loss_of, data, epochs, batch_size, generator):
+    optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    losses, steps = [], epochs * len(data) // batch_size
+    for _ in range(epochs):
+        for indices in torch.randperm(len(data), generator=generator).split(batch_size):
+            optimiser.lr = rate(len(losses), steps)
+            optimiser.zero_grad()
+            loss = loss_of(model, data[indices])
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+    return losses
+
+
+RIGHT += [
+    recipe(keep=lambda loss: np.float32(loss.item())),
+    recipe(keep=lambda loss: loss.detach().numpy()),
+]
 WRONG = {
+    "in place": [shuffles_the_data],
+    "generator set back": [recipe(reseeded)],
+    "rate never changes": [rate_never_set],
+    "schedule restarted": [
+        recipe(rates=lambda s, steps: rate(s % (6 if steps > 20 else 1), 6, warmup=3))
+    ],
+    "rate of 0": [
+        recipe(rates=lambda s, steps: 2e-3 * min(s / 5, (steps - s) / steps)),
+        recipe(rates=lambda s, steps: 2e-3 * max(0, min((s + 1) / 5, 1 - s / 20))),
+    ],
     "moved along": [recipe(moved)],
     "batch size": [one_more],
     "other parameters": [some_parameters],
@@ -212,7 +256,8 @@ WRONG = {
     "no warm-up": [recipe(rates=lambda s, steps: rate(s, steps, warmup=1))],
     "no decay": [recipe(rates=lambda s, steps: 2e-3 * min(1, (s + 1) / 5))],
     "warm-up too long": [
-        recipe(rates=lambda s, steps: 2e-3 * (s + 1) / steps * (s < steps - 1) + 1e-6)
+        recipe(rates=lambda s, steps: 2e-3 * (s + 1) / steps * (s < steps - 1) + 1e-6),
+        recipe(rates=lambda s, steps: 2e-3 * min((s + 1) / 12, (steps - s) / 12)),
     ],
     "gradients pile up": [recipe(zero=False)],
     "gradients kept": [recipe(keep=lambda loss: loss)],

@@ -142,7 +142,25 @@ def no_schedule(alpha):
     stretch(alpha)
 
 
+def exchanged_ends(alpha):
+    return stretch(alpha)[::-1]
+
+
+def one_minus_alpha(alpha):
+    new, _ = stretch(alpha)
+    return new, 1 - new
+
+
 WRONG = {
+    "stretch: unchanged": [schedule(as_reported)],
+    "stretch: no root": [schedule(no_root)],
+    "stretch: upside down": [schedule(upside_down)],
+    "stretch: exchanged": [schedule(exchanged_ends)],
+    "stretch: one minus alpha": [schedule(one_minus_alpha)],
+    "x0: divided by alpha": [
+        back(lambda v, x, a, s: (x - s * (a * v + s * x) / (a * a + s * s)) / a)
+    ],
+    "x0: brackets": [back(lambda v, x, a, s: a * x - s * v / (a * a + s * s))],
     "target: eps": [
         (lambda x0, eps, alpha, sigma: eps, lambda v, x, a, s: (x - s * v) / a, as_reported)
     ],
@@ -163,7 +181,7 @@ WRONG = {
     "stretch: keeps index 0": [schedule(from_clean)],
     "stretch: old sigma": [schedule(sigma_kept)],
     "stretch: in squares": [schedule(on_the_squares)],
-    "stretch: not clean": [schedule(clean_stretched_and_clamped)],
+    "stretch: not clean": [schedule(clean_stretched_and_clamped), schedule(clean_stretched)],
     "in place": [schedule(changes_alpha), back(changes_v)],
     "none": [target(nothing), schedule(no_schedule)],
     "type": [schedule(lambda alpha: stretch(alpha)[0])],
@@ -172,14 +190,9 @@ WRONG = {
 UNKNOWN = [
     back(lambda v, x, a, s: (x - s * v) / (a + s)),
     back(lambda v, x, a, s: x - s / a * v),
-    schedule(as_reported),
-    schedule(no_root),
-    schedule(upside_down),
-    schedule(clean_stretched),
     target(lambda x0, eps, alpha, sigma: (alpha * eps - sigma * x0) / 2),
     back(lambda v, x, a, s: (a * x - s * v) / (a**2 + s**2 + 0.1)),
     back(lambda v, x, a, s: x0(v, x, a, s).flatten()),
     schedule(lambda alpha: tuple(part[1:] for part in stretch(alpha))),
-    schedule(lambda alpha: stretch(alpha)[::-1]),
     schedule(lambda alpha: stretch(alpha.half())),
 ]
