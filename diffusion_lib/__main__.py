@@ -234,7 +234,7 @@ def progress(args: argparse.Namespace) -> None:
     if find_spec("nbclient") is None:
         raise ValueError('progress runs notebooks: pip install -e ".[notebooks]" first')
     from diffusion_lib import checks
-    from diffusion_lib.checks._progress import standings, table
+    from diffusion_lib.progress import standings, table
 
     if not args.folder.is_dir():
         raise ValueError(f"there is no folder {args.folder}: name the one with the exercises")

@@ -16,7 +16,7 @@ matplotlib.use("agg")
 
 from diffusion_lib import checks, plotting  # noqa: E402
 from diffusion_lib.__main__ import main  # noqa: E402
-from diffusion_lib.checks._progress import fingerprint, standings  # noqa: E402
+from diffusion_lib.progress import fingerprint, standings  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 spec = importlib.util.spec_from_file_location("exercises_tool", ROOT / "tools" / "exercises.py")

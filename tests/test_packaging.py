@@ -22,7 +22,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 DIRECT = CORE + [Requirement(line) for lines in EXTRAS.values() for line in lines]
 # these may import the notebooks extra, the last two when `progress` runs exercises
-NOTEBOOK_MODULES = {"plotting.py", "widgets.py", "_progress.py", "__main__.py"}
+NOTEBOOK_MODULES = {"plotting.py", "widgets.py", "progress.py", "__main__.py"}
 IMPORT_NAMES = {"pillow": "PIL", "ipython": "IPython"}
 
 
