@@ -13,7 +13,7 @@ $(foreach v,$(OPTIONS),$(eval override $(v) := $$(value $(v))))
 export $(OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help generate lab test progress train evaluate notebooks exercises checks stamp pictures lint
+.PHONY: help generate lab test progress train evaluate notebooks exercises checks mutants stamp pictures lint
 
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ exercises: .venv/.test  ## write exercises/ from solutions/ (none that somebody 
 
 checks: .venv/.test  ## test the exercises' checks on right and wrong answers; print a table
 	@$(BIN)/python tests/test_checks.py
+
+mutants: .venv/.test  ## change right answers in thousands of ways; print what the checks let pass
+	@$(BIN)/python tools/mutants.py
 
 stamp: .venv/.test  ## write the repository's address from pyproject.toml into the notebooks
 	@$(BIN)/python tools/notebooks.py --stamp $$FILES

@@ -307,6 +307,16 @@ def test_each_guard_refuses_its_own_answer_and_no_other(guard, answer):
     assert (given == "right") == (guard != answer)
 
 
+def test_what_is_kept_between_calls_is_named():
+    def forgetful(x, calls=[]):  # noqa: B006
+        calls.append(x)
+        return 2 * x if len(calls) < 3 else x
+
+    with pytest.raises(Wrong, match="called again") as caught:
+        judge(forgetful, [(torch.ones(2),), (torch.ones(3),)], Table(double, TWO), "double")
+    assert caught.value.mistake == "kept between calls"
+
+
 def test_numbers_are_tensors_and_none_is_not():
     assert as_tensor(3).item() == 3
     with pytest.raises(Wrong, match="is a `return` missing"):

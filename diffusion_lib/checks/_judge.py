@@ -103,7 +103,7 @@ def judge(
     A mistake is named only if it gives the learner's results on *every* case, so choose cases on
     which right answer and mistakes all differ. rows: what the first axis holds, for the message.
     observe: turns an answer into a function that returns one tensor, if it does not do so itself.
-    guards: of GUARDS, in which the first case is tried as well.
+    guards: of GUARDS, in which the first case is tried as well. It is tried a second time anyway.
     """
     observe = observe or (lambda f: f)
 
@@ -123,6 +123,13 @@ def judge(
             given = inputs_of(observe(answer), cases[first])
         reason += f"\n    It was called with {describe(given)}."
         tell(reason, got, cases, table, result, atol)
+    if not fine(result(watched, cases[0]), want[0], atol):
+        raise Wrong(
+            f"`{name}` is right, but not when it is called again with the same inputs.",
+            "kept between calls",
+            "something is left over from the call before: a global variable, or a default argument "
+            "that was changed",
+        )
     for guard in guards.split():
         GUARDS[guard](answer, cases[0], table.right, result, name, atol)
 

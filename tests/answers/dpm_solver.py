@@ -193,7 +193,73 @@ def even_times(denoise, schedule, x, times):
     return plain(denoise, schedule, x, schedule.timesteps(len(times) - 1))
 
 
+def log_of_the_snr(denoise, schedule, x, times):
+    """Twice the logarithm of alpha / sigma."""
+    before, h_before = None, math.inf
+    for t, s in zip(times, times[1:]):
+        h, x0 = 2 * (lam(schedule, s) - lam(schedule, t)), denoise(x, t)
+        d = x0
+        if h < math.inf and h_before < math.inf:
+            d = x0 + h / (2 * h_before) * (x0 - before)
+        x = schedule.sigma[s] / schedule.sigma[t] * x + schedule.alpha[s] * (1 - math.exp(-h)) * d
+        before, h_before = x0, h
+    return x
+
+
+def of_lengths(length, name):
+    """The factor from lengths of its own kind."""
+
+    def sampler(denoise, schedule, x, times):
+        before, old = None, math.inf
+        for t, s in zip(times, times[1:]):
+            h, x0 = lam(schedule, s) - lam(schedule, t), denoise(x, t)
+            d = x0
+            if h < math.inf and before is not None and math.isfinite(old):
+                d = x0 + name(h, t - s) / (2 * old) * (x0 - before)
+            x = schedule.sigma[s] / schedule.sigma[t] * x
+            x = x + schedule.alpha[s] * (1 - math.exp(-h)) * d
+            first = lam(schedule, t) == -math.inf
+            before, old = x0, math.inf if first else length(schedule, t, s)
+        return x
+
+    return sampler
+
+
+def kept(denoise, schedule, x, times, memory=[None, math.inf]):  # noqa: B006
+    for t, s in zip(times, times[1:]):
+        h, x0 = lam(schedule, s) - lam(schedule, t), denoise(x, t)
+        d = x0
+        if h < math.inf and memory[1] < math.inf:
+            d = x0 + h / memory[1] / 2 * (x0 - memory[0])
+        x = schedule.sigma[s] / schedule.sigma[t] * x + schedule.alpha[s] * (1 - math.exp(-h)) * d
+        memory[:] = x0, h
+    return x
+
+
+def two_guesses(denoise, schedule, x, times):
+    """One for the picture and one for the noise."""
+    before, h_before = None, math.inf
+    for t, s in zip(times, times[1:]):
+        h, x0 = lam(schedule, s) - lam(schedule, t), denoise(x, t)
+        eps = (x - schedule.alpha[t] * x0) / schedule.sigma[t]
+        d = x0
+        if max(h, h_before) < math.inf:
+            d = x0 + h / (2 * h_before) * (x0 - before)
+        x = schedule.alpha[s] * d + schedule.sigma[s] * eps
+        before, h_before = x0, h
+    return x
+
+
 WRONG = {
+    "kept between calls": [kept],
+    "multiplied by h_before": [
+        of_lengths(lambda schedule, t, s: 1 / (lam(schedule, s) - lam(schedule, t)), lambda h, n: h)
+    ],
+    "length in times": [of_lengths(lambda schedule, t, s: t - s, lambda h, n: n)],
+    "remembers lambda": [of_lengths(lambda schedule, t, s: lam(schedule, t), lambda h, n: h)],
+    "lambda of the whole SNR": [log_of_the_snr],
+    "from the answer before": [solver(lambda x0, before, r: before + r / 2 * (x0 - before))],
+    "noise of the old guess": [two_guesses],
     "library": [from_library],
     "old length": [old_length],
     "corrected memory": [remembers_the_corrected],
@@ -203,7 +269,7 @@ WRONG = {
     ],
     "infinite": [upside_down, infinite_at_the_end],
     "asked at s": [asks_ahead],
-    "guess clamped": [clamps],
+    "guess clamped": [clamps, solver(lambda x0, before, r: right(x0, before, r).clamp(-1, 1))],
     "root of one minus alpha²": [root_of_the_rest],
     "own times": [even_times],
     "first order": [ddim, solver(lambda x0, before, r: x0)],
