@@ -203,6 +203,23 @@ def test_the_interpreter_is_sound_afterwards(hurry):
             1 / 0  # noqa: B018
 
 
+def test_nothing_is_thrown_after_a_check(monkeypatch):
+    """Answers that end while it is being looked whether they are out of time."""
+    monkeypatch.setattr(_session, "SECONDS", 0.06)
+    monkeypatch.setattr(_session, "_importing", lambda: bool(time.sleep(0.03)))
+    for i in range(12):
+        end = time.thread_time() + 0.11 + 0.005 * i
+
+        def answer():
+            while time.thread_time() < end:  # noqa: B023
+                pass
+
+        assert verdict(plain, answer)[0] in ("right", "endless", "slow")
+    began = time.monotonic()
+    while time.monotonic() < began + 1.1:
+        pass
+
+
 # --- words ---------------------------------------------------------------------------------------
 
 
