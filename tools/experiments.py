@@ -1,0 +1,161 @@
+"""The longer trainings that notebooks quote: python tools/experiments.py faults|times|scales [SEED …]
+
+faults: notebook 09, three faults of a small painter after 3,000 steps (saves those of seed 0)
+times:  notebook 04, the error at each time after 700 and after 3,000 steps
+scales: notebook 06, the guidance that a model wants which was trained for less long
+
+Each prints a line a run, for the seeds 0, 1 and 2 if none is named. Some minutes on a GPU; on two
+CPU cores a quarter of an hour (faults, times) or a night (scales).
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from diffusion_lib import (  # noqa: E402
+    Denoiser,
+    Sprites,
+    TextToImage,
+    UNet,
+    UNetConfig,
+    cosine_schedule,
+    course_config,
+    ddim,
+    last,
+    load_pretrained,
+    shuffled,
+    train,
+)
+from diffusion_lib.data import BACKGROUNDS, KINDS  # noqa: E402
+from diffusion_lib.metrics import match, prompt_accuracy  # noqa: E402
+from diffusion_lib.pipeline import sprite_config  # noqa: E402
+
+DEVICE = course_config().device
+SCHEDULE = cosine_schedule()
+
+
+def small(channels: tuple[int, ...], seed: int, kind: type = Denoiser) -> Denoiser:
+    torch.manual_seed(seed)  # the first weights
+    config = UNetConfig(channels=channels, layers=1, attention=(False,) * len(channels))
+    return kind(UNet(config), SCHEDULE, "v").to(DEVICE)
+
+
+class WithoutRoot(Denoiser):
+    """Its training mixes sigma² eps into x0, not sigma eps."""
+
+    def loss(self, x0: Tensor, cond=None, generator=None) -> Tensor:
+        t = torch.randint(1, SCHEDULE.T + 1, (len(x0),), generator=generator).to(x0.device)
+        eps = torch.randn(x0.shape, generator=generator).to(x0)
+        alpha, sigma = SCHEDULE.at(t, like=x0)
+        answer = self.ask(alpha * x0 + sigma**2 * eps, t, cond)
+        return (answer - self.target(x0, eps, alpha, sigma)).square().mean()
+
+
+@torch.no_grad()
+def share(denoiser: Denoiser, x0: Tensor) -> float:
+    """The loss on rightly noised x0, over what the answer 0 would cost. Mean of 16 draws."""
+    lost = there = 0.0
+    for seed in range(16):
+        generator = torch.Generator().manual_seed(seed)
+        t = torch.randint(1, SCHEDULE.T + 1, (len(x0),), generator=generator).to(x0.device)
+        eps = torch.randn(x0.shape, generator=generator).to(x0)
+        alpha, sigma = SCHEDULE.at(t, like=x0)
+        target = denoiser.target(x0, eps, alpha, sigma)
+        lost += (denoiser.ask(alpha * x0 + sigma * eps, t, None) - target).square().mean().item()
+        there += target.square().mean().item()
+    return lost / there
+
+
+def faults(seed: int) -> None:
+    prompts = ["a red heart on paper", "a green potion on paper"]
+    pictures = torch.stack([Sprites.render(p, i) for i in range(16) for p in prompts]).to(DEVICE)
+    noise = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+
+    def batches(images: Tensor) -> Iterator[tuple[Tensor]]:
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            yield (images[torch.randint(len(images), (16,), generator=generator)],)
+
+    kept = {}
+    stored = (pictures + 1) * 127.5
+    runs = {"healthy": (Denoiser, pictures), "unscaled": (Denoiser, stored)}
+    for name, (kind, data) in (runs | {"without root": (WithoutRoot, pictures)}).items():
+        model = small((16, 32), seed, kind)
+        for state in train(model, batches(data), steps=3000, lr=6e-3, warmup=20):
+            pass
+        painter, said = state.ema.model, f"share of the answer 0 {share(state.ema.model, data):.3f}"
+        for calls in (20, 200):
+            x = last(ddim(painter, SCHEDULE, noise, calls))
+            x = x / 127.5 - 1 if name == "unscaled" else x
+            said += f"; {calls} calls: cost {match(x.clamp(-1, 1).cpu())[1].mean():.3f}"
+        print(f"faults, seed {seed}, {name}: {said}", flush=True)
+        kept |= {f"{name}.{k}": v.half().cpu() for k, v in painter.net.state_dict().items()}
+    if seed == 0:
+        save_file(kept, ROOT / "notebooks" / "faults.safetensors")
+
+
+def times(seed: int) -> None:
+    sprites = Sprites()
+    kinds = torch.tensor([list(KINDS).index(k) for k in ("heart", "star", "potion", "mushroom")])
+    on_paper = sprites.attributes[:, 5] == list(BACKGROUNDS).index("paper")
+    images = sprites.images[on_paper & torch.isin(sprites.attributes[:, 0], kinds)]
+    kept = torch.arange(len(images)) % 12 == 0
+    examined, images = (images[kept].float() / 127.5 - 1).to(DEVICE), images[~kept]
+
+    class Pictures:
+        def __len__(self) -> int:
+            return len(images)
+
+        def batch(self, indices: Tensor) -> tuple[Tensor]:
+            return (images[indices].float() / 127.5 - 1,)
+
+    at = [1, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 950, 1000]
+    for steps in (700, 3000):
+        model = small((16, 32, 32), seed)
+        for state in train(model, shuffled(Pictures(), 16, seed), steps=steps, lr=6e-3, warmup=30, decay=0.98):  # fmt: skip
+            pass
+        generator, errors = torch.Generator().manual_seed(2), []
+        with torch.no_grad():
+            for t in at:
+                eps = torch.randn(4, *examined.shape, generator=generator).to(DEVICE).flatten(0, 1)
+                x0, alpha, sigma = examined.repeat(4, 1, 1, 1), *SCHEDULE.at(t, like=examined)
+                heard = torch.full((len(x0),), t - 1, device=DEVICE)
+                answer = state.ema.model.net(alpha * x0 + sigma * eps, heard)
+                errors.append((answer - (alpha * eps - sigma * x0)).square().mean().item())
+        said = ", ".join(f"{t}: {e:.2f}" for t, e in zip(at, errors))
+        print(f"times, seed {seed}, {steps} steps, error of v at {said}", flush=True)
+
+
+def scales(seed: int) -> None:
+    data, prompts = Sprites(seed=seed), Sprites.held_out_prompts(500, seed=seed)
+    for steps in (700, 1900, None):
+        if steps is None:
+            model = load_pretrained("sprites").to(DEVICE)
+        else:
+            torch.manual_seed(seed)
+            model = TextToImage.from_config(sprite_config(data.words)).to(DEVICE)
+            for state in train(model, shuffled(data, 64, seed), steps=steps, seed=seed):
+                pass
+            model = state.ema.model.eval()
+        said = []
+        for w in (1.0, 1.5, 2.0, 3.0, 4.0, 6.0):
+            images = model.generate(prompts, guidance=w, seed=seed).cpu()
+            cost = match(images)[1].mean()
+            said.append(f"{w:g}: {prompt_accuracy(images, prompts):.3f} ({cost:.3f})")
+        which = f"{steps} steps" if steps else "shipped"
+        print(f"scales, seed {seed}, {which}, accuracy (cost) at w = {', '.join(said)}", flush=True)
+
+
+if __name__ == "__main__":
+    chosen = {f.__name__: f for f in (faults, times, scales)}.get(" ".join(sys.argv[1:2]))
+    if not chosen:
+        sys.exit(__doc__)
+    for number in sys.argv[2:] or "012":
+        chosen(int(number))
