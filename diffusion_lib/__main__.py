@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     def painting(p: argparse.ArgumentParser) -> None:
         p.add_argument("--steps", type=count, default=20, help="steps from noise to picture")
         p.add_argument(
-            "--guidance", type=float, default=3.0, help="1 = none; more = closer to the words"
+            "--guidance", type=float, default=2.0, help="1 = none; more = closer to the words"
         )
         p.add_argument("--sampler", choices=SAMPLERS, default="ddim", help="heun: two calls a step")
         p.add_argument("--no-clip", action="store_true", help="let the guesses leave [-1, 1]")

@@ -83,7 +83,7 @@ class TextToImage(nn.Module):
     def denoise_with(
         self,
         prompts: Sequence[str],
-        guidance: float = 3.0,
+        guidance: float = 2.0,
         negative: str | Sequence[str] | None = None,
         clip: bool = True,
     ) -> Denoise:
@@ -106,7 +106,7 @@ class TextToImage(nn.Module):
         prompts: Sequence[str],
         *,
         steps: int = 20,
-        guidance: float = 3.0,
+        guidance: float = 2.0,
         negative: str | Sequence[str] | None = None,
         seed: int | None = None,
         sampler: Sampler = ddim,
@@ -128,7 +128,7 @@ class TextToImage(nn.Module):
         prompts: Sequence[str],
         *,
         steps: int = 20,
-        guidance: float = 3.0,
+        guidance: float = 2.0,
         negative: str | Sequence[str] | None = None,
         seed: int | None = None,
         sampler: Sampler = ddim,

@@ -1,11 +1,12 @@
-"""The longer trainings that notebooks quote: python tools/experiments.py faults|times|scales [SEED …]
+"""The longer trainings that notebooks quote: python tools/experiments.py faults|times|scales|solvers [SEED …]
 
 faults: notebook 09, three faults of a small painter after 3,000 steps (saves those of seed 0)
 times:  notebook 04, the error at each time after 700 and after 3,000 steps
 scales: notebook 06, the guidance that a model wants which was trained for less long
+solvers: notebook 08, from how many calls on a better method pays (no training)
 
-Each prints a line a run, for the seeds 0, 1 and 2 if none is named. Some minutes on a GPU; on two
-CPU cores a quarter of an hour (faults, times) or a night (scales).
+Each prints its runs, for the seeds 0, 1 and 2 if none is named. Some minutes on a GPU; on two CPU
+cores a quarter of an hour (faults, times, solvers) or some hours (scales).
 """
 
 import sys
@@ -28,6 +29,8 @@ from diffusion_lib import (  # noqa: E402
     cosine_schedule,
     course_config,
     ddim,
+    dpm_solver,
+    heun,
     last,
     load_pretrained,
     shuffled,
@@ -153,8 +156,31 @@ def scales(seed: int) -> None:
         print(f"scales, seed {seed}, {which}, accuracy (cost) at w = {', '.join(said)}", flush=True)
 
 
+def solvers(seed: int) -> None:
+    model = load_pretrained("sprites").to(DEVICE)
+    for w in (1.0, 3.0):
+        apart: dict[tuple[str, int], list[float]] = {}
+        for part in (2 * seed, 2 * seed + 1):
+            prompts = Sprites.seen_prompts(32, seed=part) + Sprites.held_out_prompts(32, seed=part)
+            x, denoise = model.noise(64, seed=100 + part), model.denoise_with(prompts, guidance=w)
+            end = last(heun(denoise, SCHEDULE, x, 128))
+
+            def off(sampler, steps: int) -> float:
+                return (last(sampler(denoise, SCHEDULE, x, steps)) - end).square().mean().sqrt().item()  # noqa: B023  # fmt: skip
+
+            for n in (4, 8, 12, 16, 20, 24, 32):
+                euler = off(ddim, n)
+                apart.setdefault(("Heun", n), []).append(off(heun, n // 2) - euler)
+                apart.setdefault(("DPM-Solver++", n), []).append(off(dpm_solver, n) - euler)
+        for (name, n), values in apart.items():
+            said = ", ".join(f"{v:+.3f}" for v in values)
+            print(
+                f"solvers, seed {seed}, w = {w:g}, {n} calls: {name} less DDIM {said}", flush=True
+            )
+
+
 if __name__ == "__main__":
-    chosen = {f.__name__: f for f in (faults, times, scales)}.get(" ".join(sys.argv[1:2]))
+    chosen = {f.__name__: f for f in (faults, times, scales, solvers)}.get(" ".join(sys.argv[1:2]))
     if not chosen:
         sys.exit(__doc__)
     for number in sys.argv[2:] or "012":
