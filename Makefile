@@ -26,7 +26,7 @@ generate: .venv/.core  ## paint PROMPT="…" (STEPS= GUIDANCE= NEGATIVE= SAMPLER
 	  -- "$${PROMPT:-a red dragon facing left}"
 
 lab: .venv/.notebooks  ## open JupyterLab at the first notebook
-	$(BIN)/jupyter lab $(firstword $(sort $(wildcard notebooks/*.ipynb)))
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(firstword $(sort $(wildcard notebooks/*.ipynb)))
 
 test: .venv/.test  ## run the tests; run every notebook and compare its outputs
 	$(BIN)/python -m pytest --nbval -n 2 --dist loadfile

@@ -1,5 +1,11 @@
 """A small library for text-to-image diffusion, built step by step by the notebooks beside it."""
 
+import os
+
+# Threads of torch that wait for each other by spinning slow a busy machine down, up to tenfold; those
+# that give up soon do not. It must be set before torch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 from diffusion_lib.checkpoints import load_checkpoint, save_checkpoint, state_of
 from diffusion_lib.conditions import Cond, VectorEncoder
 from diffusion_lib.course import course_config

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -37,8 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         args.run(args)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, TypeError, OSError, IndexError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -216,9 +221,13 @@ def evaluate(args: argparse.Namespace) -> None:
         ("seen", data.seen_prompts(args.pictures, args.seed)),
     ):
         right = []
-        for i in tqdm(range(0, len(prompts), 100), desc=name, leave=False):
-            images = model.generate(prompts[i : i + 100], seed=args.seed + i, **how(args))
-            right.append(correct(images.cpu(), prompts[i : i + 100]))
+        with tqdm(total=len(prompts), desc=name, unit="picture", leave=False) as bar:
+            for i in range(0, len(prompts), 100):
+                some = prompts[i : i + 100]
+                film = model.film(some, seed=args.seed + i, **how(args))
+                for n, step in enumerate(film, start=1):  # the bar moves with each step
+                    bar.update(n * len(some) // args.steps - (n - 1) * len(some) // args.steps)
+                right.append(correct(step.x.clamp(-1, 1).cpu(), some))
         right = torch.cat(right)
         pairs = [(a.kind, a.colour) for a in map(parse, prompts)]
         low, high = clustered_interval(right, pairs)

@@ -50,5 +50,17 @@ def course_config() -> CourseConfig:
 
 
 def progress(iterable: Iterable, total: int | None = None, desc: str = "") -> tqdm:
-    """A progress bar around `iterable`: a widget in a notebook, a line of text elsewhere."""
-    return tqdm(iterable, total=total, desc=desc)
+    """A progress bar around `iterable`: a widget in a notebook, a line of text elsewhere.
+
+    Where a notebook is only read, its place is taken by the number of steps.
+    """
+    if not any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__):
+        return tqdm(iterable, total=total, desc=desc)
+    from IPython.display import display
+
+    bar = tqdm(iterable, total=total, desc=desc, display=False)
+    view = {"version_major": 2, "version_minor": 0, "model_id": bar.container.model_id}
+    said = f"{desc} {bar.total or ''} steps".replace("  ", " ").strip()
+    display({"application/vnd.jupyter.widget-view+json": view, "text/plain": said}, raw=True)
+    bar.displayed = True
+    return bar

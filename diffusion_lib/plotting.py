@@ -49,8 +49,10 @@ def show(fig: Figure, text: str) -> None:
 
     text: a sentence that says what to see, with one rounded statistic computed from what is drawn.
     """
-    width = int(fig.get_figwidth() * 15)  # characters that fit on a line
-    fig.text(0.5, -0.02, textwrap.fill(text, width), ha="center", va="top", color="0.35")
+    size = max(10, 1.2 * fig.get_figwidth())  # wide figures are shrunk where they are shown
+    width = int(fig.get_figwidth() * 150 / size)  # characters that fit on a line
+    words = textwrap.fill(text, width)
+    fig.text(0.5, -0.02, words, ha="center", va="top", color="0.35", fontsize=size)
     _show_png(png(fig, bbox_inches="tight"), text)
 
 

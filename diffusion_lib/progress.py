@@ -87,11 +87,14 @@ def _run(notebook, folder: Path) -> str:
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     os.environ["DIFFUSION_COURSE"] = "cpu"
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in conftest.py
     resources = {"metadata": {"path": str(folder)}}
     try:
         NotebookClient(
-            notebook, timeout=SECONDS, kernel_name="python3", resources=resources
+            notebook,
+            timeout=SECONDS,
+            kernel_name="python3",
+            resources=resources,
+            extra_arguments=["--log-level=ERROR"],
         ).execute()
     except CellExecutionError as error:
         lines = [line for line in error.evalue.splitlines() if line and ": not yet." not in line]

@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 
+from diffusion_lib import course
 from diffusion_lib.__main__ import parser
 from diffusion_lib.course import course_config, devices, progress
 
@@ -56,6 +57,18 @@ def test_progress_counts_generators(capsys):
     bar = progress(iter([1, 2, 3]), total=3, desc="walking")
     assert list(bar) == [1, 2, 3]
     assert bar.n == bar.total == 3 and "walking" in bar.desc
+
+
+def test_in_a_notebook_that_is_only_read_the_bar_says_how_many_steps(monkeypatch):
+    import IPython.display
+    from tqdm.notebook import tqdm
+
+    shown = []
+    monkeypatch.setattr(course, "tqdm", tqdm)
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, raw: shown.append(bundle))
+    assert list(progress(iter([1, 2, 3]), total=3, desc="walking")) == [1, 2, 3]
+    (bundle,) = shown
+    assert bundle["text/plain"] == "walking 3 steps" and len(bundle) == 2
 
 
 def test_images_and_course_need_the_core_alone():

@@ -234,3 +234,10 @@ def test_a_console_of_few_characters(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert b"0 of 26 solved" in done.stdout or b" of 26 solved" in done.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pipe of the shell")
+def test_head_may_stop_listening(tmp_path):
+    command = f'"{sys.executable}" -m diffusion_lib progress "{tmp_path}" | head -1'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
+    assert len(done.stdout.splitlines()) == 1 and "Error" not in done.stderr, done.stderr

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -99,6 +101,48 @@ def test_address_is_stamped(path):
     folder, url = path.parent.name, tool.address()
     assert tool.badge(url, folder, path.name) in notebook.cells[0].source
     assert code_cells(notebook)[0].source == tool.setup_cell(url, folder)
+
+
+CITED = re.compile(
+    r"\b((?:[A-Z][a-z]+)(?: et al\.| & [A-Z][a-z]+)|Robbins|Efron),? \(?((?:19|20)\d\d[ab]?)\)?"
+)
+ENTRIES = re.findall(
+    r'<a id="([a-z]+-\d{4}[ab]?)">', (ROOT / "REFERENCES.md").read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+def test_each_citation_leads_to_the_references(path):
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for cited in CITED.finditer(text):
+        key = f"{cited[1].split()[0].lower()}-{cited[2]}"
+        assert f"[{cited[0]}](../REFERENCES.md#{key})" in text and key in ENTRIES, cited[0]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.name)
+def test_links_lead_to_files_of_the_repository(path):
+    """JupyterLab opens what lies under its root, which `make lab` sets to the repository."""
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for link in re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", text):
+        target = (path.parent / link.partition("#")[0]).resolve()
+        assert target.is_file() and ROOT in target.parents, link
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_lab_opens_the_repository():
+    done = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True)
+    assert f'--ServerApp.root_dir="{ROOT}" notebooks/00' in done.stdout, done.stdout
+
+
+def test_each_reference_is_cited():
+    library = [*(ROOT / "diffusion_lib").rglob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in [*PATHS, *library])
+    cited = {f"{c[1].split()[0].lower()}-{c[2]}" for c in CITED.finditer(text)}
+    assert cited <= {*ENTRIES}, cited - {*ENTRIES}
+    assert {*ENTRIES} <= cited, {*ENTRIES} - cited
+    assert len({*ENTRIES}) == len(ENTRIES)
 
 
 # --- the policy itself ---------------------------------------------------------------------------

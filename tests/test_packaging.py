@@ -21,8 +21,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 DIRECT = CORE + [Requirement(line) for lines in EXTRAS.values() for line in lines]
-# these may import the notebooks extra, the last two when `progress` runs exercises
-NOTEBOOK_MODULES = {"plotting.py", "widgets.py", "progress.py", "__main__.py"}
+# these may import the notebooks extra: course.py in a notebook, the last two for `progress`
+NOTEBOOK_MODULES = {"plotting.py", "widgets.py", "course.py", "progress.py", "__main__.py"}
 IMPORT_NAMES = {"pillow": "PIL", "ipython": "IPython"}
 
 

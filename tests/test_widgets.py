@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import io
 
@@ -11,7 +12,7 @@ matplotlib.use("agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from diffusion_lib import widgets  # noqa: E402
+from diffusion_lib import plotting, widgets  # noqa: E402, F401 (plotting sets the figures' size)
 
 
 def grey(value) -> Image.Image:
@@ -27,7 +28,10 @@ def test_a_moved_slider_changes_the_picture():
     top, image, caption = widgets._explorer(grey, slider, "greys: from 3").children
     assert top is slider and pixel(image) == 3 and "greys: from 3" in caption.value
     slider.value = 77
-    assert pixel(image) == 77
+    assert pixel(image) == 77 and ">77<" in caption.value
+    slider.description = "grey"
+    slider.value = 78
+    assert ">grey = 78<" in caption.value
 
 
 def test_several_sliders_go_by_name():
@@ -37,6 +41,22 @@ def test_several_sliders_go_by_name():
     assert pixel(image) == 11
     sliders["b"].value = 20
     assert pixel(image) == 21
+
+
+def test_it_says_that_it_draws_and_then_what_is_set():
+    said, caption = [], ipywidgets.HTML()
+
+    def draw(t, name):
+        said.append(caption.value)
+        return grey(t)
+
+    options = [("a word", 1), ("another", 2)]
+    controls = {"t": ipywidgets.FloatSlider(1, description="time t"), "name": ipywidgets.Dropdown(options=options, description="kind")}  # fmt: skip
+    caption = widgets._explorer(draw, controls, "text 1").children[3]
+    controls["t"].value = 2.5
+    assert "drawing …" in said[-1] and "time t = 2.5, kind = a word" in caption.value
+    controls["name"].value = 2
+    assert "time t = 2.5, kind = another" in caption.value
 
 
 def test_first_error_fails_the_cell_later_ones_are_shown():
@@ -53,7 +73,19 @@ def test_first_error_fails_the_cell_later_ones_are_shown():
     assert pixel(image) == 2
     assert "KeyError" in caption.value and "&lt;no such value&gt;" in caption.value
     slider.value = 4
-    assert pixel(image) == 4 and "text 1" in caption.value
+    assert pixel(image) == 4 and "KeyError" not in caption.value
+
+
+def test_a_cell_above_that_was_not_run_is_asked_for():
+    def draw(value):
+        return never_defined  # noqa: F821
+
+    for made in (
+        lambda: widgets._explorer(draw, ipywidgets.IntSlider(9), "text 1"),
+        lambda: widgets._painter(draw, "a cat", "text 1", "Paint"),
+    ):
+        with pytest.raises(NameError, match="'never_defined' is not defined: run the cells above"):
+            made()
 
 
 def test_figures_are_closed_and_keep_their_size():
@@ -123,6 +155,19 @@ def test_paint_box_paints_at_once_on_click_and_on_enter(box):
     prompt.value = "60"
     prompt._handle_custom_msg({"event": "submit"}, [])
     assert pixel(image) == 60 and paint.calls == ["7", "50", "60"]
+
+
+def test_enter_waits_for_the_last_letters(box):
+    """On a slow connection "Enter" arrives before the line does."""
+    paint, prompt, _, _, image = box
+
+    async def session():
+        prompt._handle_custom_msg({"event": "submit"}, [])
+        prompt.value = "88"
+        await asyncio.sleep(widgets.ARRIVES + 0.1)
+
+    asyncio.run(session())
+    assert pixel(image) == 88 and paint.calls == ["7", "88"] and not prompt.disabled
 
 
 def test_paint_box_shows_errors_kindly(box):

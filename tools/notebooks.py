@@ -34,12 +34,16 @@ METADATA = {
 }
 
 SETUP = """\
+import os
 import sys
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: kinder to a busy machine
 if "google.colab" in sys.modules:  # on Colab: fetch the course and install it
     %cd -q /content
     ![ -d course ] || git clone -q --depth 1 {address} course
-    %pip install -q --no-deps ./course
+    if not os.path.isdir("course"):
+        sys.exit("The course could not be fetched. Is there a connection? Then run this again.")
+    !{{sys.executable}} -m pip install -q --no-deps ./course
     %cd -q course/{folder}"""
 
 # Peak memory in bytes. On Linux from /proc, as ru_maxrss counts what the parent had before exec.
@@ -107,6 +111,7 @@ def execute(notebook: NotebookNode, folder: Path) -> float:
         resources={"metadata": {"path": str(folder)}},
         store_widget_state=False,
         record_timing=False,
+        extra_arguments=["--log-level=ERROR"],
     )
     peak = nbformat.v4.new_code_cell(PEAK)
     with client.setup_kernel():
@@ -152,7 +157,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     os.environ["DIFFUSION_COURSE"] = "cpu"  # what is saved is what the tests compare with
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as in conftest.py
     failed = 0
     for path in map(Path.resolve, files):
         began, line = time.perf_counter(), f"{path.parent.name}/{path.name}: stamped"

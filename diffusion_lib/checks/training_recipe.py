@@ -75,7 +75,8 @@ generator ignored
 """,
 )
 LOW, HIGH = 2e-3, 1e-2  # where the highest learning rate may lie, give or take a tenth
-RUNS = (48, 8, 4), (60, 10, 5)  # items, batch size, epochs: 24 and 30 steps
+# items, batch size, epochs, an item's shape: 24 and 30 steps
+RUNS = (48, 8, 4, (3,)), (60, 10, 5, (3, 1))
 
 
 class Linear(nn.Module):
@@ -99,14 +100,19 @@ class Run(NamedTuple):
 
 
 def watched(
-    answer, n: int, size: int, epochs: int, generator: torch.Generator
+    answer, n: int, size: int, epochs: int, shape: tuple, generator: torch.Generator
 ) -> tuple[Run, object]:
     """A run, and what the answer returned."""
     draws = torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
-    data = torch.cat([torch.arange(n)[:, None], draws], dim=1).float()
-    items, model, run = data.clone(), Linear(), Run(n, size, epochs, [], [], [], [])
+    items = torch.cat([torch.arange(n)[:, None], draws], dim=1).float()
+    data = items.clone().unflatten(1, shape)
+    model, run = Linear(), Run(n, size, epochs, [], [], [], [])
 
     def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
+        if batch.shape[1:] != data.shape[1:]:
+            said = f"Of data of shape {tuple(data.shape)} you make a batch of {tuple(batch.shape)}."
+            raise unknown(said)
+        batch = batch.flatten(1)
         run.batches.append(batch[:, 0].long().tolist())
         loss = (batch @ model.weight + model.bias).mean()
         run.losses.append(loss.item())

@@ -285,4 +285,20 @@ def noughts(loss):
     return 0.0
 
 
-UNKNOWN = [recipe(rates=zigzag), skips, stops, recipe(not_at_first), recipe(keep=noughts)]
+def for_rows_only(model, loss_of, data, epochs, batch_size, generator):
+    """Batches of (batch_size, D), whatever an item is."""
+
+    def losses(model, batch):
+        return loss_of(model, batch.reshape(-1, data.shape[1]))
+
+    return by_hand(model, losses, data, epochs, batch_size, generator)
+
+
+UNKNOWN = [
+    for_rows_only,
+    recipe(rates=zigzag),
+    skips,
+    stops,
+    recipe(not_at_first),
+    recipe(keep=noughts),
+]
