@@ -94,6 +94,7 @@ def test_figures_are_closed_and_keep_their_size():
         axis.plot([0, 10**value])
         return fig
 
+    plt.close("all")  # whatever others left
     slider = ipywidgets.IntSlider(0, 0, 9)
     image = widgets._explorer(draw, slider, "text 1").children[1]
     first = Image.open(io.BytesIO(image.value)).size

@@ -154,12 +154,14 @@ def time_limit() -> Iterator[None]:
         computed(),
         began,
     )  # computed so far; at the last look; the last look
+    importing = False  # at the last look
     seen: list[float] = []  # when it was last in time, before it was first found out of it
 
     def look() -> bool:
-        nonlocal spent, before, awake
+        nonlocal spent, before, awake, importing
         now, slept, awake = computed(), awake, time.monotonic()
-        spent += 0.0 if _importing() else now - before
+        was, importing = importing, _importing()
+        spent += 0.0 if was or importing else now - before  # between two imports: taken for one
         before = now
         if late := spent > SECONDS or awake - began > PATIENCE:
             seen.append(slept)
