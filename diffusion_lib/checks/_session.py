@@ -149,12 +149,8 @@ def time_limit() -> Iterator[None]:
     clock = getattr(time, "pthread_getcpuclockid", lambda _: None)(thread)
     computed = time.monotonic if clock is None else lambda: time.clock_gettime(clock)
     done, lock, began = threading.Event(), threading.Lock(), time.monotonic()
-    spent, before, awake = (
-        0.0,
-        computed(),
-        began,
-    )  # computed so far; at the last look; the last look
-    importing = False  # at the last look
+    spent = 0.0  # computed so far
+    before, awake, importing = computed(), began, False  # at the last look
     seen: list[float] = []  # when it was last in time, before it was first found out of it
 
     def look() -> bool:
