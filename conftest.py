@@ -16,7 +16,7 @@ def pytest_configure(config):
     """Notebooks' kernels inherit this environment: the saved outputs are the CPU's."""
     os.environ["DIFFUSION_COURSE"] = "cpu"
     # Threads that spin long slow a busy machine down tenfold; threads that never spin are slow alone.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     parallel = getattr(config.option, "numprocesses", None)  # pytest-xdist's -n
     os.environ.setdefault("OMP_NUM_THREADS", "1" if parallel else "2")
     if config.pluginmanager.hasplugin("nbval"):

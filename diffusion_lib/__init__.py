@@ -4,7 +4,7 @@ import os
 
 # Threads of torch that wait for each other by spinning slow a busy machine down, up to tenfold; those
 # that give up soon do not. It must be set before torch is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from diffusion_lib.checkpoints import load_checkpoint, save_checkpoint, state_of
 from diffusion_lib.conditions import Cond, VectorEncoder

@@ -37,7 +37,7 @@ SETUP = """\
 import os
 import sys
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: kinder to a busy machine
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # before torch: kinder to a busy machine
 if "google.colab" in sys.modules:  # on Colab: fetch the course and install it
     %cd -q /content
     ![ -d course ] || git clone -q --depth 1 {address} course

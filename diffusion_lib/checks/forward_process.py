@@ -37,6 +37,16 @@ one time for all | at(t, -> at(t[:1].expand_as(t),
     each picture has a time of its own: t has one entry a picture
 roots | alpha * x0 + sigma -> alpha.sqrt() * x0 + sigma.sqrt()
     alpha and sigma are standard deviations already: no roots of them
+root of one minus alpha² | return alpha * x0 + sigma * eps -> return alpha * x0 + (1 - alpha**2).clamp(min=0).sqrt() * eps
+    √(1 - alpha²) is sigma on some schedules only; take schedule.sigma
+straight line | alpha * x0 -> (1 - sigma) * x0
+    the picture's share is alpha; it is 1 - sigma on the straight line of flow matching only
+alpha for both | alpha * x0 + sigma * eps -> alpha * (x0 + sigma * eps)
+    the brackets let alpha scale the noise, too
+time turned round | at(t, -> at(schedule.T - t,
+    you look up T - t in the schedule: index 0 is clean, index T is noise
+clamped | alpha * x0 + sigma * eps -> (alpha * x0 + sigma * eps).clamp(-1, 1)
+    noisy pictures reach far beyond [-1, 1]; clamped, the noise has lost its tails
 noise not scaled | sigma * eps -> eps
     the noise is not scaled: it must grow by sigma
 """,

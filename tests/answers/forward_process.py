@@ -111,7 +111,34 @@ def default_dtype(x0, t, eps, schedule):
     return broadcast(x0, t, eps, schedule)
 
 
+def sigma_from_alpha(x0, t, eps, schedule):
+    a, _ = parts(x0, t, schedule)
+    return a * x0 + (1 - a * a).clamp(min=0) ** 0.5 * eps
+
+
+def lerp(x0, t, eps, schedule):
+    return torch.lerp(x0, eps, parts(x0, t, schedule)[1])
+
+
+def brackets(x0, t, eps, schedule):
+    a, s = parts(x0, t, schedule)
+    return a * (x0 + s * eps)
+
+
+def turned_round(x0, t, eps, schedule):
+    return broadcast(x0, schedule.T - t, eps, schedule)
+
+
+def clips(x0, t, eps, schedule):
+    return broadcast(x0, t, eps, schedule).clip(-1, 1)
+
+
 WRONG = {
+    "root of one minus alpha²": [sigma_from_alpha],
+    "straight line": [lerp],
+    "alpha for both": [brackets],
+    "time turned round": [turned_round],
+    "clamped": [clips],
     "untouched picture": [as_in_the_repository],
     "picture does not fade": [plus_noise],
     "variance": [as_in_the_lab],
