@@ -46,8 +46,11 @@ divided by 128 | / 127.5 -> / 128
     the greatest number of a byte, 255, must become 1
 overflow | / 127.5 - 1 -> * 2 / 255 - 1
     bytes end at 255: what is doubled as a byte overflows; make it floating-point first
+divided by 127 | / 127.5 -> / 127
+    the middle of the bytes is 127.5, not 127: 255 must become 1
+own range | / 127.5 - 1 -> / image.max() * 2 - 1
 own range | / 127.5 - 1 -> - image.min(); image = image / image.max() * 2 - 1
-    each picture is stretched by its own minimum and maximum (exercise 10)
+    each picture is stretched by its own range (exercise 10); 255 is white in all of them
 sides exchanged | permute(2, 0, 1) -> permute(2, 1, 0)
     height and width have changed places
 reshaped | permute(2, 0, 1) -> reshape(image.shape[2], *image.shape[:2])
@@ -62,7 +65,14 @@ label transformed | return image, label -> return image, self.transform(label)
     the transform is for the picture; a label stays what it is
 whole numbers | dtype=torch.float32) -> dtype=torch.int64)
 whole numbers | dtype=torch.float32) -> dtype=torch.float32).round()
+whole numbers | torch.tensor(self.labels[i], dtype=torch.float32) -> torch.eye(5)[self.labels[i].argmax()]
     mixtures are rounded away; whole numbers cannot say 0.4 of a spell
+label normalised | torch.tensor(self.labels[i], -> torch.tensor(self.labels[i] / self.labels[i].sum(),
+    the labels need not add up to 1, and are wanted as they are in the file
+half precision | torch.tensor(self.labels[i], dtype=torch.float32) -> torch.tensor(self.labels[i]).half().float()
+    16 bits do not hold 0.6; float32 comes nearer
+exchanged | return image, label -> return label, image
+    an item is (image, label), in this order
 class number | torch.tensor(self.labels[i], dtype=torch.float32) -> torch.tensor(self.labels[i].argmax())
     the label is only the number of its greatest entry; all five are wanted
 picture's dtype
@@ -70,6 +80,10 @@ label's dtype
     the network computes in float32, and numpy's own numbers are float64
 undefined without a transform
     without a transform a name is used that was never given a value
+transformed once
+    the transform is asked only once: a random one (a flip, say) is to differ at every access
+size fixed
+    the pictures of a file have a size of their own: take it from the array
 no end
     `for image, label in data` ends at the first IndexError, and here at none
 shared memory
@@ -96,10 +110,11 @@ class Trap:
 
 
 def _files(folder: Path, n: int, height: int, width: int, dtype: type) -> tuple[Path, Path]:
-    """Pictures and labels, a third of which are mixtures."""
+    """Pictures and labels, a third of which are mixtures; one does not add up to 1."""
     generator = np.random.default_rng(n)
     labels = np.eye(5, dtype=dtype)[generator.integers(0, 5, n)]
     labels[::3] = labels[::3] * 0.6 + np.roll(labels[::3], 2, axis=1) * 0.4
+    labels[2] += 0.3
     files = folder / f"{n} pictures.npy", folder / f"{n} labels.npy"
     np.save(files[0], generator.integers(0, 256, (n, height, width, 3), dtype=np.uint8))
     np.save(files[1], labels)
@@ -108,7 +123,7 @@ def _files(folder: Path, n: int, height: int, width: int, dtype: type) -> tuple[
 
 def _made(answer: Callable, *case: Any) -> Any:
     data = call(answer, *case, name="dataset")
-    if isinstance(data, type) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+    if isinstance(data, type) or not {"__len__", "__getitem__"} <= set(dir(data)):
         want = "`dataset` should make a data set, with `__len__` and `__getitem__`, and made "
         raise Wrong(f"{want}{kind(data)}.", "none" if data is None else "type")
     return data
@@ -134,9 +149,8 @@ def _all(part: int) -> Callable:
             if length != n:
                 raise unknown(f"len() of the data set is {length}; the files hold {n} pictures.")
             parts = [_item(data, i)[part] for i in range(n)]
-            if other := [x for x in parts if x.shape != parts[0].shape]:
-                shapes = tuple(parts[0].shape), tuple(other[0].shape)
-                raise unknown("The items have different shapes, {} and {}.".format(*shapes))
+            if len(shapes := {tuple(x.shape) for x in parts}) > 1:
+                raise unknown(f"The items have different shapes: {sorted(shapes)}.")
             return torch.stack(parts)
 
         return observed
@@ -151,9 +165,8 @@ def _refused(answer: Callable, files: tuple[Path, Path], what: str, mistake: str
     except ValueError:
         pass
     except Exception as error:
-        raise Wrong(
-            f"For {what} you raise {type(error).__name__}; expected ValueError.", mistake
-        ) from None
+        reason = f"For {what} you raise {type(error).__name__}; expected ValueError."
+        raise Wrong(reason, mistake) from None
     else:
         raise TABLE.wrong(mistake, f"You accept {what}; expected ValueError.")
     TABLE.demand(not ran, "pickle", f"You refuse {what}, but its code has run already.")
@@ -173,20 +186,20 @@ def _odd(x: Tensor) -> Tensor:
 def dataset(answer) -> None:
     """answer(images_path, labels_path, transform=None): a data set of (image, label) pairs."""
     if not callable(answer):
-        raise Wrong(
-            f"I need the class itself, or a function that makes a data set, and got {kind(answer)}.",
-            "type",
-        )
+        want = "I need the class itself, or a function that makes a data set, and got "
+        raise Wrong(f"{want}{kind(answer)}.", "type")
     with elsewhere() as folder:
         double, single = _files(folder, 6, 16, 12, np.float64), _files(folder, 9, 8, 10, np.float32)
         plain, changed = [double, single], [(*double, _odd), (*single, _odd)]
         for part, what in enumerate(("picture", "label")):
             try:
-                judge(answer, plain, TABLE, "dataset", observe=_all(part))
-                judge(answer, changed, TABLE, "dataset", observe=_all(part))
+                judge(answer, plain, TABLE, "dataset", 1e-6, observe=_all(part))
+                judge(answer, changed, TABLE, "dataset", 1e-6, observe=_all(part))
             except Wrong as wrong:
                 if isinstance(wrong.__cause__, UnboundLocalError):
                     raise TABLE.wrong("undefined without a transform", wrong.reason) from None
+                if "invalid for input of size" in str(wrong.__cause__):
+                    raise TABLE.wrong("size fixed", wrong.reason) from None
                 raise
             for case in plain + changed:
                 dtype = _item(_made(answer, *case), 1)[part].dtype
@@ -194,6 +207,7 @@ def dataset(answer) -> None:
                 TABLE.demand(dtype == torch.float32, f"{what}'s dtype", reason)
             _unshared(answer, double, part, what)
             _unshared(answer, single, part, what)
+        _afresh(answer, double)
         _ends(_made(answer, *double), 6)
         _refused(answer, (double[0], single[1]), "6 pictures with 9 labels", "no pair")
         _refused(answer, (single[0], double[1]), "9 pictures with 6 labels", "no pair")
@@ -214,16 +228,23 @@ def _unshared(answer: Callable, files: tuple[Path, Path], part: int, what: str) 
         reason = f"Changing a {what} that the data set gave out changes the data set itself."
         if transform:
             reason = "A transform that changes the picture in place changes the data set itself."
-        same = torch.equal(_item(data, 1)[part], before)
-        TABLE.demand(same, "shared memory", reason)
+        TABLE.demand(torch.equal(_item(data, 1)[part], before), "shared memory", reason)
+
+
+def _afresh(answer: Callable, files: tuple[Path, Path]) -> None:
+    """The transform is called at every access."""
+    asked = []
+    data = _made(answer, *files, lambda x: asked.append(True) or x + len(asked))
+    once, again = (_item(data, 1)[0].mean() for _ in range(2))
+    TABLE.demand(once < again, "transformed once", "An item asked for again is not made anew.")
 
 
 def _ends(data: Any, n: int) -> None:
+    said = "exists"
     try:
         data[n]
     except IndexError:
         return
     except Exception as error:
-        reason = f"dataset[{n}] raises {type(error).__name__}, with {n} items; expected IndexError."
-        raise TABLE.wrong("no end", reason) from None
-    raise TABLE.wrong("no end", f"dataset[{n}] exists, though the data set has {n} items.")
+        said = f"raises {type(error).__name__}"
+    raise TABLE.wrong("no end", f"dataset[{n}] {said}, with {n} items; expected IndexError.")

@@ -30,12 +30,13 @@ def right(denoiser, cond, null, scale, interval):
     return denoise
 
 
-def interleaved(denoiser, x, t, cond, null):
+def interleaved(denoiser, x, t, one, other):
     """One stacked call, in which pictures and conditions do not belong together."""
-    both = Cond(
-        *(None if one is None else torch.cat([one, other]) for one, other in zip(cond, null))
-    )
-    return denoiser(x.repeat_interleave(2, 0), t, both).chunk(2)
+    return denoiser(x.repeat_interleave(2, 0), t, Cond.cat([one, other]))
+
+
+def first_row(cond):
+    return Cond(*(None if part is None else part[:1].expand_as(part) for part in cond))
 
 
 TABLE = Table(
@@ -74,14 +75,34 @@ scale fixed | (low, -> scale = 2.0; (low,
 scale fixed | (low, -> scale = 5.0; (low,
 scale fixed | (low, -> scale = 7.5; (low,
     your scale is always the same number; take the `scale` that you are given
+scale 0 ignored | (low, -> scale = scale or 1; (low,
+    `scale or 1` turns scale 0 into 1: but 0 is a scale like any other, that does not hear the prompt
+scale bounded | (low, -> scale = max(scale, 0); (low,
+scale bounded | (low, -> scale = max(scale, 1); (low,
+    small scales are raised to a bound; any number is allowed, negative ones too
+scale lost | + scale * -> + kept.get(0, scale) * ;; return told -> kept[0] = 1; return told
+    after one time outside of the interval the scale stays 1: `denoise` is asked again
+words guided | without + scale * (told - without) -> denoiser(x, t, Cond(null.context + scale * (cond.context - null.context), cond.mask))
+    you go beyond the prompt's context; go beyond the denoiser's *answers*
+cond's mask twice | denoiser(x, t, null) -> denoiser(x, t, Cond(null.context, cond.mask))
+    the null's context is given with the mask of `cond`; it has its own
+first null for all | denoiser(x, t, null) -> denoiser(x, t, first_row(null))
+    each picture has its own row of `null`; yours all get the first
+x overwritten | without = denoiser(x, t, null) -> without = denoiser(x, t, null); told = denoiser(without, t, cond)
+    the second answer is asked for another x than the first
+ends alone | low <= t <= high -> t in (low, high)
+    `t in interval` looks whether t is one of the two ends; in between it must be guided, too
+second sign | without + scale * (told - without) -> scale * told - (1 - scale) * without
+    multiplied out it is scale · D(cond) + (1 - scale) · D(null): your second term is subtracted
 null remembered | without = denoiser(x, t, null) -> without = kept.setdefault(0, denoiser(x, t, null))
     D(null) is computed once and kept: but x changes at every step, and D(null) with it
 answers remembered | without = denoiser(x, t, null) -> without = kept.setdefault(t, denoiser(x, t, null))
 answers remembered | told = denoiser(x, t, cond) -> told = kept.setdefault((t,), denoiser(x, t, cond)) ;; without = denoiser(x, t, null) -> without = kept.setdefault(t, denoiser(x, t, null))
 answers remembered | told = denoiser(x, t, cond) -> told = kept.setdefault((t,), denoiser(x, t, cond))
     answers are kept by their time, and given again for another x
-halves mixed up | told = denoiser(x, t, cond) -> told, without = interleaved(denoiser, x, t, cond, null) ;; without = denoiser(x, t, null) -> pass
-halves mixed up | without = denoiser(x, t, null) -> told, without = interleaved(denoiser, x, t, cond, null)
+halves mixed up | told = denoiser(x, t, cond) -> told, without = interleaved(denoiser, x, t, cond, null).chunk(2) ;; without = denoiser(x, t, null) -> pass
+halves mixed up | without = denoiser(x, t, null) -> told, without = interleaved(denoiser, x, t, cond, null).chunk(2)
+halves mixed up | without = denoiser(x, t, null) -> both = interleaved(denoiser, x, t, null, cond) ; without, told = both[::2], both[1::2]
     in the stacked call pictures and conditions stand in different orders: with torch.cat of the two
     conditions, x must be repeated as a whole, by torch.cat([x, x])
 always guided | if not low <= t <= high: -> if False:
@@ -102,7 +123,7 @@ too many calls
 
 
 class Listener:
-    """A denoiser D(x, t, cond) of no network: bent in x, moved by t and by each row's words."""
+    """A denoiser D(x, t, cond) of no network: bent in x and in each row's words, moved by t."""
 
     rows = 0  # pictures that it was asked for
 
@@ -121,7 +142,7 @@ class Listener:
         weights = torch.linspace(0.2, 1, words.shape[1], dtype=x.dtype, device=x.device)
         said = (words * weights).sum(dim=1).view(shape)
         time = torch.as_tensor(t, device=x.device).to(x.dtype).view(shape)
-        return torch.sin(x + 0.1 * time) * (1 + 0.3 * said) + said
+        return torch.sin(x + 0.1 * time) * (1 + 0.3 * said) + said.sin()
 
 
 def walked(guidance: Callable) -> Callable[..., Tensor]:
@@ -137,7 +158,7 @@ def walked(guidance: Callable) -> Callable[..., Tensor]:
                 "guidance is asked once, before the walk; what it returns is called at each step",
             )
         denoise, out, (low, high) = own(denoise, guided), [], interval
-        for time in (low, t, high, low - 1, high + 2):
+        for time in (low, t, high, low - 1, high + 2, t + 1):
             call(denoise, 1 - x, time, name="denoise")
             listener.rows = 0
             out.append(as_tensor(call(denoise, x, time, name="denoise"), "denoise"))
@@ -148,14 +169,14 @@ def walked(guidance: Callable) -> Callable[..., Tensor]:
     return denoised
 
 
-def case(i: int, scale: float, shape: tuple, dtype=torch.float32, mask=True) -> tuple:
+def case(i: int, scale: float, shape: tuple, dtype=torch.float32, masks=(True, True)) -> tuple:
     generator = torch.Generator().manual_seed(190 + i)
     x = 1.5 * torch.randn(shape, generator=generator, dtype=dtype)
     context, null = (torch.randn(shape[0], 3, 4, generator=generator) for _ in range(2))
     heard, null_heard = torch.ones(shape[0], 3).bool(), torch.zeros(shape[0], 3).bool()
     heard[0, 2], null_heard[:, 0] = False, True
-    conds = (context, heard if mask else None), (null, null_heard if mask else None)
-    return x, 5 + i, *conds, scale, (3 + i, 7 + 2 * i)
+    cond, null = (context, heard if masks[0] else None), (null, null_heard if masks[1] else None)
+    return x, 5 + i, cond, null, scale, (3 + i, 7 + 2 * i)
 
 
 @exercise(
@@ -167,13 +188,15 @@ def case(i: int, scale: float, shape: tuple, dtype=torch.float32, mask=True) -> 
 )
 def guidance(answer) -> None:
     """answer(denoiser, cond, null, scale, interval) -> denoise(x, t). interval: (low, high)."""
-    rows = "low", "t between", "high", "low - 1", "high + 2"
+    rows = "low", "t between", "high", "low - 1", "high + 2", "t + 1, after a time outside"
     rows = [f"denoise at t = {row}, entry " for row in rows]
     cases = [
         case(0, 3.7, (4, 2)),
         case(1, 0.4, (2, 3, 4, 4)),
         case(2, 7.1, (4, 1, 2, 3)),
-        case(3, 2.2, (2, 5), mask=False),
+        case(3, 2.2, (2, 5), masks=(False, False)),
+        case(8, 1.6, (3, 2), masks=(False, True)),
+        case(9, 4.4, (2, 3), masks=(True, False)),
     ]
     judge(answer, cases, TABLE, "guidance", rows=rows, observe=walked)
     more = [
@@ -193,5 +216,6 @@ def guidance(answer) -> None:
     counted = walked(answer)
     counted(*cases[0])
     extra = max(counted.calls)
-    reason = f"`denoise` is right, but asks for {extra:.0f} answers a picture more than are needed."
+    more = "one answer" if extra == 1 else f"{extra:.0f} answers"
+    reason = f"`denoise` is right, but asks for {more} a picture more than needed."
     TABLE.demand(extra <= 0, "too many calls", reason)

@@ -252,6 +252,38 @@ class ClassNumber(Plain):
         return image, label.argmax()
 
 
+class Labelled(Plain):
+    """Its labels are changed once."""
+
+    def __init__(self, change, *paths, **named):
+        super().__init__(*paths, **named)
+        self.labels = change(self.labels)
+
+
+def labels(change):
+    return lambda *paths, **named: Labelled(change, *paths, **named)
+
+
+class AskedOnce(Plain):
+    def __init__(self, images_path, labels_path, transform=None):
+        super().__init__(images_path, labels_path, transform)
+        self.ready = [super(AskedOnce, self).__getitem__(i)[0] for i in range(len(self))]
+
+    def __getitem__(self, i):
+        return self.ready[i].clone(), super().__getitem__(i)[1]
+
+
+class Sixteen(Plain):
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return image.view(3, 16, 12), label
+
+
+class LabelFirst(Plain):
+    def __getitem__(self, i):
+        return super().__getitem__(i)[::-1]
+
+
 WRONG["type"] = [Triple, RIGHT[0].__new__(Plain), lambda *paths: Plain, lambda *paths: 3]
 WRONG["none"] = [lambda *paths: None]
 WRONG["no end"] = [Endless]
@@ -261,6 +293,13 @@ WRONG["transformed too early"] = [Raw]
 WRONG["overflow"] = [Overflow]
 WRONG["divided by 128"] = [By128]
 WRONG["class number"] = [ClassNumber]
-WRONG["whole numbers"] += [MixedOnlyWithATransform]
+WRONG["divided by 127"] = [changed(lambda x: (x + 1) * 127.5 / 127 - 1)]
+WRONG["label normalised"] = [labels(lambda x: x / x.sum(axis=1, keepdims=True))]
+WRONG["half precision"] = [labels(lambda x: x.astype(np.float16))]
+WRONG["transformed once"] = [AskedOnce]
+WRONG["size fixed"] = [Sixteen]
+WRONG["exchanged"] = [LabelFirst]
+WRONG["own range"] += [changed(lambda x: (x + 1) * 2 / (x + 1).max() - 1)]
+WRONG["whole numbers"] += [MixedOnlyWithATransform, labels(lambda x: np.eye(5)[x.argmax(1)])]
 WRONG["pickle"] += [LooksInside]
 UNKNOWN = [Six, changed(lambda x: -x), changed(lambda x: x.mean(0, keepdim=True))]

@@ -17,10 +17,7 @@ def two_calls(denoiser, cond, null, scale, interval):
 
 
 def one_stacked_call(denoiser, cond, null, scale, interval):
-    both = Cond(
-        torch.cat([cond.context, null.context]),
-        None if cond.mask is None else torch.cat([cond.mask, null.mask]),
-    )
+    both = Cond.cat([cond, null])
     low, high = interval
 
     def denoise(x, t):
@@ -162,7 +159,7 @@ def keeps_whole_answers(denoiser, cond, null, scale, interval):
 
 
 def stacked_by_interleaving(denoiser, cond, null, scale, interval):
-    both = Cond(*(None if c is None else torch.cat([c, n]) for c, n in zip(cond, null)))
+    both = Cond.cat([cond, null])
 
     def denoise(x, t):
         if t < interval[0] or t > interval[1]:
@@ -171,6 +168,60 @@ def stacked_by_interleaving(denoiser, cond, null, scale, interval):
         return unheard + scale * (heard - unheard)
 
     return denoise
+
+
+def stacked_the_other_way(denoiser, cond, null, scale, interval):
+    both = Cond.cat([null, cond])
+
+    def denoise(x, t):
+        if t < interval[0] or t > interval[1]:
+            return denoiser(x, t, cond)
+        answers = denoiser(x.repeat_interleave(2, dim=0), t, both).unflatten(0, (-1, 2))
+        return answers[:, 0] + scale * (answers[:, 1] - answers[:, 0])
+
+    return denoise
+
+
+def one_after_a_time_outside(denoiser, cond, null, scale, interval):
+    def denoise(x, t):
+        nonlocal scale
+        if not interval[0] <= t <= interval[1]:
+            scale = 1
+        return two_calls(denoiser, cond, null, scale, interval)(x, t)
+
+    return denoise
+
+
+def of_the_words(denoiser, cond, null, scale, interval):
+    louder = Cond(null.context + scale * (cond.context - null.context), cond.mask)
+    return lambda x, t: denoiser(x, t, louder if interval[0] <= t <= interval[1] else cond)
+
+
+def with_another_null(other):
+    return lambda denoiser, cond, null, *rest: two_calls(denoiser, cond, other(cond, null), *rest)
+
+
+def with_another_scale(other):
+    return lambda denoiser, cond, null, scale, interval: two_calls(
+        denoiser, cond, null, other(scale), interval
+    )
+
+
+def another_x(denoiser, cond, null, scale, interval):
+    def denoise(x, t):
+        if interval[0] <= t <= interval[1]:
+            x = denoiser(x, t, null)
+            return x + scale * (denoiser(x, t, cond) - x)
+        return denoiser(x, t, cond)
+
+    return denoise
+
+
+def one_mask_for_both(denoiser, cond, null, scale, interval):
+    """Where one mask is missing, the other is left out as well."""
+    if cond.mask is None or null.mask is None:
+        cond, null = Cond(cond.context), Cond(null.context)
+    return two_calls(denoiser, cond, null, scale, interval)
 
 
 def three_calls(denoiser, cond, null, scale, interval):
@@ -250,7 +301,20 @@ WRONG = {
     "scale fixed": [mixed(lambda c, n, s, x: n + 3 * (c - n))],
     "null remembered": [keeps_the_null],
     "answers remembered": [keeps_all, keeps_whole_answers],
-    "halves mixed up": [stacked_by_interleaving],
+    "halves mixed up": [stacked_by_interleaving, stacked_the_other_way],
+    "scale lost": [one_after_a_time_outside],
+    "scale 0 ignored": [with_another_scale(lambda s: s or 1)],
+    "scale bounded": [with_another_scale(lambda s: max(s, 0.0))],
+    "words guided": [of_the_words],
+    "first null for all": [
+        with_another_null(
+            lambda c, n: Cond(*(None if p is None else p[:1].expand_as(p) for p in n))
+        )
+    ],
+    "cond's mask twice": [with_another_null(lambda c, n: Cond(n.context, c.mask))],
+    "x overwritten": [another_x],
+    "ends alone": [mixed(right, lambda low, t, high: t in (low, high))],
+    "second sign": [mixed(lambda c, n, s, x: s * c - (1 - s) * n)],
     "always guided": [mixed(right, lambda low, t, high: True)],
     "outside guided": [mixed(right, lambda low, t, high: not low <= t <= high)],
     "without the ends": [
@@ -268,12 +332,6 @@ WRONG = {
         mixed(lambda c, n, s, x: n + s * (n - c), lambda low, t, high: True),
     ],
 }
-
-
-def words_and_null_mixed(denoiser, cond, null, scale, interval):
-    """Guides the words in place of the answers."""
-    between = Cond(null.context + scale * (cond.context - null.context), cond.mask)
-    return lambda x, t: denoiser(x, t, between)
 
 
 def rescaled(denoiser, cond, null, scale, interval):
@@ -303,4 +361,4 @@ def scale_grows(denoiser, cond, null, scale, interval):
     return denoise
 
 
-UNKNOWN = [words_and_null_mixed, rescaled, a_step_late, opened, scale_grows]
+UNKNOWN = [one_mask_for_both, rescaled, a_step_late, opened, scale_grows]
