@@ -131,6 +131,23 @@ def test_links_lead_to_files_of_the_repository(path):
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("path", [p for p in PATHS if p.parent.name == "notebooks"], ids=str)
+def test_stated_minutes_are_enough_to_read_it(path):
+    """150 words a minute, 25 lines of code that is not folded, a displayed formula, 4/3 figures."""
+    cells = nbformat.read(path, as_version=4).cells
+    prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    code = [c for c in cells if c.cell_type == "code"]
+    shown = [c for c in code if not c.metadata.get("jupyter", {}).get("source_hidden")]
+    lines = sum(bool(line.strip()) for c in shown for line in c.source.splitlines())
+    figures = sum("image/png" in out.get("data", {}) for c in cells for out in c.get("outputs", []))
+    words = len(re.findall(r"[A-Za-z']{2,}", re.sub(r"\$[^$]*\$|\]\([^)]*\)", "", prose)))
+    minutes = (
+        words / 150 + len(re.findall(r"\$\$.+?\$\$", prose, re.S)) + lines / 25 + figures * 0.75
+    )
+    stated = int(re.search(r"\*\*Time\.\*\* (\d+) minutes", prose)[1])
+    assert minutes <= 1.05 * stated, f"{minutes:.0f} minutes"
+
+
 def test_make_lab_opens_the_repository():
     done = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True)
     assert f'--ServerApp.root_dir="{ROOT}" notebooks/00' in done.stdout, done.stdout
