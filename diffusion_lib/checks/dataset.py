@@ -83,7 +83,7 @@ undefined without a transform
 transformed once
     the transform is asked only once: a random one (a flip, say) is to differ at every access
 size fixed
-    the pictures of a file have a size of their own: take it from the array
+    not every picture has this size: take height and width from the array, each its own
 no end
     `for image, label in data` ends at the first IndexError, and here at none
 shared memory
@@ -123,7 +123,7 @@ def _files(folder: Path, n: int, height: int, width: int, dtype: type) -> tuple[
 
 def _made(answer: Callable, *case: Any) -> Any:
     data = call(answer, *case, name="dataset")
-    if isinstance(data, type) or not {"__len__", "__getitem__"} <= set(dir(data)):
+    if isinstance(data, type) or not all(hasattr(data, m) for m in ("__len__", "__getitem__")):
         want = "`dataset` should make a data set, with `__len__` and `__getitem__`, and made "
         raise Wrong(f"{want}{kind(data)}.", "none" if data is None else "type")
     return data

@@ -103,7 +103,7 @@ answers remembered | told = denoiser(x, t, cond) -> told = kept.setdefault((t,),
 halves mixed up | told = denoiser(x, t, cond) -> told, without = interleaved(denoiser, x, t, cond, null).chunk(2) ;; without = denoiser(x, t, null) -> pass
 halves mixed up | without = denoiser(x, t, null) -> told, without = interleaved(denoiser, x, t, cond, null).chunk(2)
 halves mixed up | without = denoiser(x, t, null) -> both = interleaved(denoiser, x, t, null, cond) ; without, told = both[::2], both[1::2]
-    in the stacked call pictures and conditions stand in different orders: with torch.cat of the two
+    in the stacked call pictures and conditions stand in different orders: with Cond.cat of the two
     conditions, x must be repeated as a whole, by torch.cat([x, x])
 always guided | if not low <= t <= high: -> if False:
     the interval is not looked at: outside of it the answer is D(cond)
@@ -216,6 +216,6 @@ def guidance(answer) -> None:
     counted = walked(answer)
     counted(*cases[0])
     extra = max(counted.calls)
-    more = "one answer" if extra == 1 else f"{extra:.0f} answers"
-    reason = f"`denoise` is right, but asks for {more} a picture more than needed."
+    many = "one answer" if extra == 1 else f"{extra:.0f} answers"
+    reason = f"`denoise` is right, but asks for {many} a picture more than needed."
     TABLE.demand(extra <= 0, "too many calls", reason)
