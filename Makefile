@@ -8,12 +8,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 
 # What a user may set, after make or before it. The text reaches the commands through the environment,
 # exactly as typed: neither make nor the shell ever reads a prompt as code.
-OPTIONS := PROMPT STEPS GUIDANCE NEGATIVE SAMPLER SEED OUT MODEL PICTURES FILES
+OPTIONS := PROMPT STEPS GUIDANCE NEGATIVE SAMPLER SEED OUT MODEL PICTURES FILES RECORDS
 $(foreach v,$(OPTIONS),$(eval override $(v) := $$(value $(v))))
 export $(OPTIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help generate lab test progress train evaluate notebooks exercises checks mutants stamp pictures lint
+.PHONY: help generate lab test progress train evaluate speedrun notebooks exercises checks mutants stamp pictures lint
 
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ evaluate: .venv/.core  ## measure prompt accuracy (MODEL= PICTURES= STEPS= GUIDA
 	@$(BIN)/python -m diffusion_lib evaluate $${MODEL:+--model "$$MODEL"} \
 	  $${PICTURES:+--pictures "$$PICTURES"} $${STEPS:+--steps "$$STEPS"} \
 	  $${GUIDANCE:+--guidance "$$GUIDANCE"} $${SEED:+--seed "$$SEED"}
+
+speedrun: .venv/.core  ## train by the newest record's recipe, three times (RECORDS="01_baseline 02_muon")
+	@$(BIN)/python benchmarks/speedrun.py $$RECORDS
 
 notebooks: .venv/.test  ## execute and save all notebooks and solutions (or FILES="a.ipynb b.ipynb")
 	@$(BIN)/python tools/notebooks.py $$FILES

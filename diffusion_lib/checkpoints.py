@@ -54,14 +54,16 @@ class Checkpoint:
                 model.load_state_dict({wrapped.get(k, k): w for k, w in self.part(part).items()})
             except RuntimeError as error:
                 raise ValueError(f"the checkpoint is of another model: {error}") from error
+        kept: dict[str, dict[str, Tensor]] = {}  # weight -> what the optimiser remembers of it
+        for name, tensor in saved.items():
+            kept.setdefault(name.rpartition(".")[0], {})[name.rpartition(".")[2]] = tensor
         moments, names = {}, plain_names(state.model)
         trained = (pair for pair in state.model.named_parameters() if pair[1].requires_grad)
         for i, (name, weight) in enumerate(trained):
-            if f"{names[name]}.step" in saved:
-                moments[i] = {"step": saved[f"{names[name]}.step"]}
-                for key in ("exp_avg", "exp_avg_sq"):
-                    # laid out in memory as the weight is: the fused optimiser takes that for granted
-                    moments[i][key] = torch.empty_like(weight).copy_(saved[f"{names[name]}.{key}"])
+            for key, tensor in kept.get(names[name], {}).items():
+                # laid out in memory as the weight is: the fused optimiser takes that for granted
+                like = tensor if tensor.shape != weight.shape else torch.empty_like(weight)
+                moments.setdefault(i, {})[key] = like.copy_(tensor)
         state.optimiser.load_state_dict(state.optimiser.state_dict() | {"state": moments})
         state.generator.set_state(self.tensors["generator"])
         state.scaler.load_state_dict(self.scaler)

@@ -130,6 +130,17 @@ class Denoiser(nn.Module):
         return square.mean()
 
 
+def logit_normal(T: int) -> Callable[[int, torch.Generator | None], Tensor]:
+    """For `Denoiser(times=…)`: most times in the middle, few near 1 or T. (Esser et al. 2024, 3.1)"""
+
+    def times(n: int, generator: torch.Generator | None) -> Tensor:
+        device = generator.device if generator is not None else "cpu"
+        share = torch.randn(n, generator=generator, device=device).sigmoid()  # in (0, 1)
+        return (T * share).ceil().long().clamp(1, T)
+
+    return times
+
+
 def guided(denoise: Denoise, without: Denoise | None = None, scale: float = 1.0) -> Denoise:
     """without + scale (denoise - without), as a function (x, t). (Ho & Salimans 2022, eq. 6)
 

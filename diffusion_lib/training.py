@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -66,6 +66,7 @@ def train(
     decay: float = 0.999,
     clip: float = 1.0,
     seed: int = 0,
+    optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
     amp: torch.dtype | None = None,
     resume: Checkpoint | None = None,
 ) -> Iterator[Training]:
@@ -73,8 +74,9 @@ def train(
 
     A generator: it yields after each of `steps` optimiser steps, and whoever runs it logs, draws,
     saves or stops. `batches` (of tuples, or of bare tensors) is run through again when it ends.
-    AdamW; warm-up and cosine decay of the learning rate; gradients clipped to norm `clip`; `amp` =
-    torch.bfloat16 or float16 for mixed precision. Frozen weights stay; a model that is frozen as a
+    Warm-up and cosine decay of the learning rate; gradients clipped to norm `clip`; `optimiser`:
+    AdamW, or `muon.Muon`, or a partial of either; `amp` = torch.bfloat16 or float16 for mixed
+    precision. Frozen weights stay; a model that is frozen as a
     whole, as `load_pretrained` gives it, is thawed. With `resume`, goes on exactly where that
     checkpoint was (with batches that do too: `shuffled(..., start=resume.step)`, and a network that
     draws no numbers of its own, as dropout does); `steps` alone may be others.
@@ -91,10 +93,11 @@ def train(
     if not weights or any(p.dtype not in (torch.float32, torch.float64) for p in weights):
         raise ValueError("train wants weights in float32: model.float(); amp= for half precision")
     device = weights[0].device
-    optimiser = torch.optim.AdamW(weights, lr=lr, betas=(0.9, 0.99), fused=device.type != "mps")
+    recipe = {"optimiser": getattr(optimiser, "__name__", repr(optimiser))}
+    optimiser = optimiser(weights, lr=lr, betas=(0.9, 0.99), fused=device.type != "mps")
     generator = seeded(seed)  # on the CPU: the same noise on every device
     scaler = torch.amp.GradScaler(device.type, enabled=amp == torch.float16)
-    recipe = dict(lr=lr, warmup=warmup, decay=decay, clip=clip, seed=int(seed), amp=str(amp))
+    recipe |= dict(lr=lr, warmup=warmup, decay=decay, clip=clip, seed=int(seed), amp=str(amp))
     batches = _forever(batches)
     first = next(batches)
     recipe |= {"batch": fits(first, model), "model's fingerprint": fingerprint(model)}
@@ -108,13 +111,13 @@ def train(
         batch = [b.to(device) if isinstance(b, Tensor) else b for b in batch]
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(state.step, steps, lr, warmup)
+        optimiser.zero_grad()
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
             loss = model.loss(*batch, generator=generator)
         if loss.ndim:
             raise ValueError(f"loss must be one number, not of shape {tuple(loss.shape)}: .mean()?")
         if not loss.isfinite():
             raise FloatingPointError(why_not(batch, loss, state.step, lr))
-        optimiser.zero_grad()
         scaler.scale(loss).backward()
         scaler.unscale_(optimiser)
         norm = nn.utils.clip_grad_norm_(weights, clip)

@@ -1,11 +1,13 @@
+import math
 from functools import partial
+from statistics import NormalDist
 
 import pytest
 import torch
 from torch import nn
 
 from diffusion_lib.conditions import Cond
-from diffusion_lib.denoiser import PREDICTIONS, Denoiser, clipped, guided
+from diffusion_lib.denoiser import PREDICTIONS, Denoiser, clipped, guided, logit_normal
 from diffusion_lib.sampling import ddim, dpm_solver, heun, last
 from diffusion_lib.schedules import cosine_schedule, flow_schedule
 from diffusion_lib.unet import UNet, UNetConfig
@@ -343,3 +345,26 @@ def test_a_weight_may_be_one_number():
     once = denoiser.loss(torch.ones(4, 3))
     denoiser.weight = lambda t: 2.0
     assert denoiser.loss(torch.ones(4, 3)).item() == pytest.approx(2 * once.item())
+
+
+def test_logit_normal_times_are_distributed_as_they_should_be():
+    t = logit_normal(1000)(200_000, torch.Generator().manual_seed(0))
+    assert t.min() >= 1 and t.max() <= 1000 and t.dtype == torch.long
+    for k in (100, 300, 500, 900):
+        share = NormalDist().cdf(math.log(k / (1000 - k)))  # of sigmoid(n) below k / 1000
+        assert abs((t <= k).float().mean().item() - share) < 0.005
+    assert set(logit_normal(1)(50, None).tolist()) == {1}
+
+
+def test_a_denoiser_trains_on_the_times_that_it_is_told():
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, x, t):
+            seen.extend((t + 1).tolist())
+            return 0 * x
+
+    schedule = cosine_schedule(100)
+    denoiser = Denoiser(Spy(), schedule, times=logit_normal(100))
+    denoiser.loss(torch.zeros(400, 1), generator=torch.Generator().manual_seed(0))
+    assert seen == logit_normal(100)(400, torch.Generator().manual_seed(0)).tolist()

@@ -124,11 +124,15 @@ def test_larger_pictures_have_square_pixels():
     [
         ("a red dragon facing left", ("dragon", "red", None, None, "left", None)),
         ("  Knight  at night with BLUE shield", ("knight", None, "shield", "blue", None, "night")),
+        ("A red dragon, facing left!", ("dragon", "red", None, None, "left", None)),
+        ("“white” cat (in the snow)…", ("cat", "white", None, None, None, "snow")),
         ("an apple", ("apple", None, None, None, None, None)),
     ],
 )
 def test_prompts_are_read_generously(prompt, expected):
     assert parse(prompt) == expected
+    model_hears = Tokenizer(Sprites.words)([prompt])[0]  # what one takes, the other takes
+    assert model_hears.count_nonzero() == 1 + len(Tokenizer.split(prompt))
 
 
 @pytest.mark.parametrize(
@@ -136,6 +140,7 @@ def test_prompts_are_read_generously(prompt, expected):
     [
         ("a red dragn", "unknown word 'dragn'; did you mean 'dragon'?"),
         ("", "must begin with a kind"),
+        ("…", "must begin with a kind"),
         ("a red", "must begin with a kind"),
         ("a red blue dragon", "two colours, 'red' and 'blue'"),
         ("a knight with a sword with a flag", "two accessories, 'sword' and 'flag'"),

@@ -24,6 +24,7 @@ from diffusion_lib.data.art import (
 )
 from diffusion_lib.guards import integers, texts, whole
 from diffusion_lib.noise import seeded
+from diffusion_lib.text import Tokenizer
 
 # Two colours of each kind never appear in training: number of the kind + of the colour = 4k.
 HELD_OUT = frozenset(
@@ -88,11 +89,11 @@ def caption(
 
 
 def parse(prompt: str) -> Attributes:
-    """What the prompt names: [a] [colour] kind, then phrases in any order.
+    """What the prompt names: [a] [colour] kind, then phrases in any order; capitals and commas pass.
 
     Raises ValueError, in the prompt's own words, for what is unknown, doubled or impossible.
     """
-    words = texts([prompt])[0].lower().split()
+    words = Tokenizer.split(texts([prompt])[0])
     for word in words:
         if word not in WORDS:
             near = difflib.get_close_matches(word, WORDS, n=1, cutoff=0.0)[0]
