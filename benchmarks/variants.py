@@ -18,7 +18,7 @@ from speedrun import Counted, clocked, examined  # noqa: E402
 from diffusion_lib import TextToImage, course_config, shuffled, train  # noqa: E402
 from diffusion_lib.denoiser import logit_normal  # noqa: E402
 from diffusion_lib.muon import Muon  # noqa: E402
-from diffusion_lib.pipeline import SCHEDULES, sprite_config  # noqa: E402
+from diffusion_lib.pipeline import sprite_config  # noqa: E402
 
 
 @dataclass
@@ -52,7 +52,7 @@ def build(o: Options, words) -> TextToImage:
     config["unet"]["attention"] = [a == "1" for a in o.attention]
     model = TextToImage.from_config(config)
     model.drop = o.drop
-    denoiser, T = model.denoiser, SCHEDULES[o.schedule](1000).T
+    denoiser, T = model.denoiser, model.denoiser.schedule.T
     if o.times == "logit-normal":
         denoiser.times = logit_normal(T)
     elif o.times != "uniform":

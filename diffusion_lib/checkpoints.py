@@ -55,8 +55,9 @@ class Checkpoint:
             except RuntimeError as error:
                 raise ValueError(f"the checkpoint is of another model: {error}") from error
         kept: dict[str, dict[str, Tensor]] = {}  # weight -> what the optimiser remembers of it
-        for name, tensor in saved.items():
-            kept.setdefault(name.rpartition(".")[0], {})[name.rpartition(".")[2]] = tensor
+        for full, tensor in saved.items():
+            name, _, key = full.rpartition(".")
+            kept.setdefault(name, {})[key] = tensor
         moments, names = {}, plain_names(state.model)
         trained = (pair for pair in state.model.named_parameters() if pair[1].requires_grad)
         for i, (name, weight) in enumerate(trained):

@@ -27,9 +27,8 @@ def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
 class Muon(torch.optim.AdamW):
     """AdamW for vectors and scales; for weights of two or more axes, orthogonalised momentum.
 
-    A gradient's large directions say little that is new, its small ones are often what is still to
-    be learned; here all move alike, by `gain` times the learning rate. A convolution (out, in, k, k)
-    is the matrix (out, in k k). (Jordan et al. 2024)
+    The gradient of a matrix is large along few directions; here all move alike, by `gain` times the
+    learning rate. A convolution (out, in, k, k) is the matrix (out, in k k). (Jordan et al. 2024)
     """
 
     def __init__(

@@ -76,10 +76,10 @@ def train(
     saves or stops. `batches` (of tuples, or of bare tensors) is run through again when it ends.
     Warm-up and cosine decay of the learning rate; gradients clipped to norm `clip`; `optimiser`:
     AdamW, or `muon.Muon`, or a partial of either; `amp` = torch.bfloat16 or float16 for mixed
-    precision. Frozen weights stay; a model that is frozen as a
-    whole, as `load_pretrained` gives it, is thawed. With `resume`, goes on exactly where that
-    checkpoint was (with batches that do too: `shuffled(..., start=resume.step)`, and a network that
-    draws no numbers of its own, as dropout does); `steps` alone may be others.
+    precision. Frozen weights stay; a model that is frozen as a whole, as `load_pretrained` gives it,
+    is thawed. With `resume`, goes on exactly where that checkpoint was (with batches that do too:
+    `shuffled(..., start=resume.step)`, and a network that draws no numbers of its own, as dropout
+    does); `steps` alone may be others.
     Raises FloatingPointError before a step that would spoil the weights, ValueError or TypeError
     for batches that the model cannot take and for a checkpoint of another recipe.
     """
