@@ -29,8 +29,7 @@ import torch  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from diffusion_lib import Sprites  # noqa: E402
-from diffusion_lib.data import parse  # noqa: E402
-from diffusion_lib.metrics import clustered_interval, correct  # noqa: E402
+from diffusion_lib.metrics import correct, obedience  # noqa: E402
 
 RECORDS = Path(__file__).resolve().parent / "records"
 CORES, PROMPTS, RIGHT, LOW, MOST_STEPS = 2, 500, 0.95, 0.92, 20
@@ -75,8 +74,7 @@ def examined(model, **sampling) -> tuple[float, float, float]:
             for some in [prompts[i : i + 100]]
         ]
     )
-    interval = clustered_interval(right, [parse(prompt)[:2] for prompt in prompts])
-    return right.float().mean().item(), *interval
+    return obedience(right, prompts)
 
 
 def one(record: Path, seed: int) -> dict:

@@ -48,6 +48,7 @@ class Options:
 def build(o: Options, words) -> TextToImage:
     torch.manual_seed(o.seed)
     config = sprite_config(words) | {"prediction": o.prediction, "schedule": o.schedule}
+    config["times"] = "uniform"
     config["unet"]["channels"] = [int(c) for c in o.channels.split("-")]
     config["unet"]["attention"] = [a == "1" for a in o.attention]
     model = TextToImage.from_config(config)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diffusion_lib import schedules
 from diffusion_lib.checkpoints import finished, load_checkpoint
 from diffusion_lib.conditions import Cond
-from diffusion_lib.denoiser import Denoise, Denoiser, clipped, guided
+from diffusion_lib.denoiser import Denoise, Denoiser, clipped, guided, logit_normal
 from diffusion_lib.guards import pictures, texts, whole
 from diffusion_lib.noise import seeded
 from diffusion_lib.sampling import Step, ddim, last
@@ -26,6 +26,7 @@ SCHEDULES: dict[str, Callable[..., schedules.Schedule]] = {
     "sigmoid": schedules.sigmoid_schedule,
     "flow": schedules.flow_schedule,
 }
+TIMES: dict[str, Callable] = {"uniform": lambda T: None, "logit-normal": logit_normal}
 Sampler = Callable[[Denoise, schedules.Schedule, Tensor, int], Iterator[Step]]
 
 
@@ -154,7 +155,8 @@ class TextToImage(nn.Module):
         with torch.device(device):
             encoder = TextEncoder(TextConfig(**config["text"]))
             net = UNet(UNetConfig(**config["unet"]))
-        denoiser = Denoiser(net, schedule, config["prediction"])
+        times = TIMES[config.get("times", "uniform")]
+        denoiser = Denoiser(net, schedule, config["prediction"], times(schedule.T))
         model = cls(tokenizer, encoder, denoiser, size=config["size"])
         model.config = config
         return model
@@ -170,7 +172,8 @@ def sprite_config(words: Sequence[str]) -> dict:
         "vocabulary": sorted(words),
         "schedule": "cosine",
         "T": 1000,
-        "prediction": "v",
+        "prediction": "flow",
+        "times": "logit-normal",
         "size": 16,
     }
 

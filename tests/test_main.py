@@ -104,8 +104,9 @@ def test_train_can_be_stopped_and_goes_on(tmp_path, capsys, monkeypatch):
 def test_evaluate_prints_what_it_covers(capsys):
     status, printed, _ = run(capsys, "evaluate", "--pictures", 4, "--steps", 2)
     assert status == 0
-    held_out, seen = printed.splitlines()
+    held_out, seen = (line for line in printed.splitlines() if line[0] != " ")
     assert held_out.startswith("held-out prompts: ") and seen.startswith("seen prompts: ")
+    assert '  of those like "a knight that is red": ' in printed
     for words in ("95% interval", "4 pictures", "4 distinct prompts", "pairs)"):
         assert words in held_out and words in seen
 
@@ -188,7 +189,7 @@ def test_a_torn_history_is_written_anew_from_the_checkpoint(run_folder, capsys, 
 
 @pytest.mark.parametrize(
     "other, message",
-    [(("--lr", 0.01), "begun with lr 0.002"), (("--batch-size", 3), "begun with batch 4")],
+    [(("--lr", 0.01), "begun with lr 0.004"), (("--batch-size", 3), "begun with batch 4")],
 )
 def test_a_run_goes_on_by_its_own_recipe_only(run_folder, capsys, other, message):
     options = ("--steps", 4, "--batch-size", 4, *other, "-o", run_folder / "a")

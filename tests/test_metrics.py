@@ -4,7 +4,7 @@ import torch
 
 from diffusion_lib.data import art
 from diffusion_lib.data.art import draw, to_float
-from diffusion_lib.data.sprites import NAMES, Attributes, Sprites, caption, sample
+from diffusion_lib.data.sprites import NAMES, Attributes, Sprites, caption, parse, sample
 from diffusion_lib.metrics import clustered_interval, correct, prompt_accuracy, recognise
 
 
@@ -29,6 +29,27 @@ def test_right_on_clean_and_on_noisy_renders_and_low_when_shuffled(truth):
     assert prompt_accuracy(images, prompts) >= 0.995
     assert prompt_accuracy(noisy(images, 0.1), prompts) >= 0.98
     assert prompt_accuracy(images, prompts[1:] + prompts[:1]) < 0.15
+
+
+@pytest.mark.parametrize("times", [1.2, 1.4, 2.0, 2.5])
+def test_saturated_colours_are_read_rightly_or_refused(truth, times):
+    images, prompts = truth[0][:600], truth[1][:600]
+    grey = images.mean(dim=1, keepdim=True)
+    loud = (grey + times * (images - grey)).clamp(-1, 1)
+    right = correct(loud, prompts)
+    refused = torch.tensor([seen is None for seen in recognise(loud)])
+    assert (right | refused).all()
+    assert right.float().mean() > 0.99 if times < 1.5 else refused.any()
+
+
+@pytest.mark.parametrize("times, share", [(1.2, 0.98), (1.4, 0.88)])
+def test_more_contrast_washes_out_pale_places_only(truth, times, share):
+    images, prompts = truth[0][:600], truth[1][:600]
+    seen = recognise((times * images).clamp(-1, 1))
+    named = [parse(prompt) for prompt in prompts]
+    apart = [(a, b) for a, b in zip(named, seen) if b is not None and a != b]
+    assert all(a._replace(background=b.background) == b for a, b in apart)
+    assert sum(a == b for a, b in zip(named, seen)) / len(named) > share
 
 
 def test_captions_that_leave_things_out():

@@ -15,8 +15,8 @@ from diffusion_lib.data import (
     caption,
     parse,
 )
-from diffusion_lib.data.art import read_art
-from diffusion_lib.data.sprites import NAMES
+from diffusion_lib.data.art import FIGURES, read_art
+from diffusion_lib.data.sprites import FORMS, NAMES
 from diffusion_lib.text import Tokenizer
 
 
@@ -82,13 +82,33 @@ def test_captions_tell_the_truth_and_sometimes_less(data):
 
 
 def test_caption_and_parse_undo_each_other(data):
-    for row in data.attributes[:500]:
-        assert parse(caption(named(row))) == named(row)
+    for i, row in enumerate(data.attributes[:900]):
+        for fronted in (False, True):
+            order = ((0, 1, 2), (2, 1, 0), (1, 2, 0))[i % 3]
+            text = caption(named(row), order, i % 2 > 0, fronted, (i % 3, i // 3 % 3))
+            assert parse(text) == named(row), text
+
+
+def test_each_way_to_say_it_is_in_the_captions(data):
+    fronted, relative, after = (sum(map(bool, map(f.match, data.captions))) for f in FORMS.values())
+    assert 800 < fronted < 1600 and 1000 < relative < 1800 and 600 < after < 1300
+    for form, pattern in FORMS.items():
+        assert pattern.match(form) and parse(form).kind == "knight"
+    plain = "a red knight with a blue shield on grass"
+    assert not any(pattern.match(plain) for pattern in FORMS.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_creature_touches_the_edge(kind):
+    figures = FIGURES[list(KINDS).index(kind), :, 1].view(2, 16, 16)  # its outline too, before
+    assert not figures[:, :, [0, 15]].any()  # it is moved by up to one pixel
 
 
 def test_the_vocabulary_is_complete_and_every_prompt_fits(data):
     words = {word for text in data.captions for word in text.split()}
     assert words == set(Sprites.words)
+    longest = caption(Attributes("ninja", "red", "flag", "red", None, "desert"), sayings=(1, 1))
+    Tokenizer(Sprites.words)([longest])
     Tokenizer(Sprites.words)(data.captions)
 
 
@@ -127,6 +147,12 @@ def test_larger_pictures_have_square_pixels():
         ("A red dragon, facing left!", ("dragon", "red", None, None, "left", None)),
         ("“white” cat (in the snow)…", ("cat", "white", None, None, None, "snow")),
         ("an apple", ("apple", None, None, None, None, None)),
+        ("on grass, a red dragon", ("dragon", "red", None, None, None, "grass")),
+        ("a dragon, red, on grass", ("dragon", "red", None, None, None, "grass")),
+        ("a dragon that is red", ("dragon", "red", None, None, None, None)),
+        ("facing left at night: cat", ("cat", None, None, None, "left", "night")),
+        ("a knight with a shield that is blue", ("knight", None, "shield", "blue", None, None)),
+        ("knight red with sword green", ("knight", "red", "sword", "green", None, None)),
     ],
 )
 def test_prompts_are_read_generously(prompt, expected):
@@ -139,10 +165,16 @@ def test_prompts_are_read_generously(prompt, expected):
     "prompt, message",
     [
         ("a red dragn", "unknown word 'dragn'; did you mean 'dragon'?"),
-        ("", "must begin with a kind"),
-        ("…", "must begin with a kind"),
-        ("a red", "must begin with a kind"),
+        ("", "names no kind: one of knight"),
+        ("…", "names no kind: one of knight"),
+        ("a red", "names no kind: one of knight"),
+        ("with a sword", "names no kind: one of knight"),
         ("a red blue dragon", "two colours, 'red' and 'blue'"),
+        ("a red dragon that is blue", "two colours, 'red' and 'blue'"),
+        ("a red knight with a red flag that is pink", "two colours of one accessory"),
+        ("a red dragon a cat", "two kinds, 'dragon' and 'cat'"),
+        ("a dragon that is", "cannot read 'that is': write a kind"),
+        ("with a shield red knight", "cannot read 'with a shield red knight': write a kind"),
         ("a knight with a sword with a flag", "two accessories, 'sword' and 'flag'"),
         ("a cat facing left facing right", "two facings"),
         ("a cat at night in the snow", "two backgrounds, 'night' and 'snow'"),

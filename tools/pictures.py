@@ -19,8 +19,8 @@ PROMPTS = [
     "a yellow robot in a cave",
     "a purple mushroom in the desert",
     "a red ghost at sunset",
-    "a white horse facing right at night",
-    "a green princess with a pink balloon",
+    "at night, a white horse facing right",
+    "a princess that is green with a pink balloon",
     "a blue crystal in a cave",
     "an orange snail facing left on grass",
 ]

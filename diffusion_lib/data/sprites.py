@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -52,16 +52,31 @@ SEEN = torch.tensor(  # (K, 6): each kind's colours in training
     [[j for j, c in enumerate(COLOURS) if (kind, c) not in HELD_OUT] for kind in KINDS]
 )
 WORDS = sorted(
-    {*KINDS, *COLOURS, *ACCESSORIES, *FACINGS, "a", "an", "facing", "with"}.union(
+    {*KINDS, *COLOURS, *ACCESSORIES, *FACINGS, "a", "an", "facing", "is", "that", "with"}.union(
         *(phrase.split() for phrase in BACKGROUNDS.values())
     )
 )
-_colours = f"((?:(?:{'|'.join(COLOURS)}) )*)"  # any number, so that two can be complained of
-HEAD = re.compile(rf"(?:an? )?{_colours}({'|'.join(KINDS)})(?: |$)")
+SAYINGS = ("{colour} {noun}", "{noun} that is {colour}", "{noun} {colour}")
+
+
+def noun(names: Iterable[str]) -> str:
+    """A pattern of three groups: colours before the noun, the noun, colours after it.
+
+    Any number of colours, so that two can be complained of.
+    """
+    colour = f"(?:{'|'.join(COLOURS)})"
+    return rf"(?:an? )?((?:{colour} )*)({'|'.join(names)})((?: (?:that is )?{colour})*)"
+
+
 PHRASE = re.compile(
-    rf"(?:with (?:an? )?{_colours}({'|'.join(ACCESSORIES)})"
+    rf"(?:{noun(KINDS)}|(with {noun(ACCESSORIES)})"
     rf"|facing (left|right)|({'|'.join(BACKGROUNDS.values())}))(?: |$)"
 )
+FORMS = {  # captions that are said another way than "a red knight with a blue shield on grass"
+    "on grass a red knight": re.compile(f"(?:facing|{'|'.join(BACKGROUNDS.values())})"),
+    "a knight that is red": re.compile(".* that is "),
+    "a knight red": re.compile(f".*(?:{'|'.join([*KINDS, *ACCESSORIES])}) (?:{'|'.join(COLOURS)})"),
+}
 
 
 def article(words: str) -> str:
@@ -70,27 +85,41 @@ def article(words: str) -> str:
 
 
 def caption(
-    attributes: Attributes, order: tuple[int, ...] = (0, 1, 2), with_article: bool = True
+    attributes: Attributes,
+    order: tuple[int, ...] = (0, 1, 2),
+    with_article: bool = True,
+    fronted: bool = False,
+    sayings: tuple[int, int] = (0, 0),
 ) -> str:
     """The attributes in words: "an orange knight with a blue shield at night".
 
-    `order` permutes the trailing phrases: 0 accessory, 1 facing, 2 background.
+    `order` permutes the phrases: 0 accessory, 1 facing, 2 background; `fronted` puts the first of
+    them before the subject ("at night an orange knight"), unless it is the accessory; `sayings`:
+    which of SAYINGS joins colour and noun, for the kind and for the accessory.
     """
     kind, colour, item, item_colour, facing, background = attributes
-    subject = f"{colour} {kind}" if colour else kind
-    item = f"{item_colour} {item}" if item_colour else item
+
+    def thing(noun: str, colour: str | None, saying: int) -> str:
+        return SAYINGS[saying].format(noun=noun, colour=colour) if colour else noun
+
+    subject = thing(kind, colour, sayings[0])
     phrases = (
-        item and f"with {article(item)}",
+        item and f"with {article(thing(item, item_colour, sayings[1]))}",
         facing and f"facing {facing}",
         background and BACKGROUNDS[background],
     )
     said = [article(subject) if with_article else subject]
-    return " ".join(said + [phrases[i] for i in order if phrases[i]])
+    said += [phrases[i] for i in order if phrases[i]]
+    if fronted and len(said) > 1 and said[1] != phrases[0]:
+        said[:2] = said[1], said[0]
+    return " ".join(said)
 
 
 def parse(prompt: str) -> Attributes:
-    """What the prompt names: [a] [colour] kind, then phrases in any order; capitals and commas pass.
+    """What the prompt names; capitals and commas pass.
 
+    A prompt names a kind, with its colour before it ("a red dragon") or after it ("a dragon that is
+    red"); "facing …" and a place stand before or after it, "with …" after it, in any order.
     Raises ValueError, in the prompt's own words, for what is unknown, doubled or impossible.
     """
     words = Tokenizer.split(texts([prompt])[0])
@@ -98,36 +127,37 @@ def parse(prompt: str) -> Attributes:
         if word not in WORDS:
             near = difflib.get_close_matches(word, WORDS, n=1, cutoff=0.0)[0]
             raise ValueError(f"unknown word '{word}'; did you mean '{near}'?")
-    text = " ".join(words)
-    head = HEAD.match(text)
-    if not head:
-        raise ValueError(
-            f"'{prompt}' must begin with a kind, or a colour and a kind: one of {', '.join(KINDS)}"
-        )
+    if not KINDS.keys() & words:
+        raise ValueError(f"'{prompt}' names no kind: one of {', '.join(KINDS)}")
     found: dict[str, str] = {}
 
     def name(field: str, values: str | None) -> None:
-        for value in (values or "").split():
+        for value in (values or "").replace("that is ", "").split():
             if field in found:
-                several = {"accessory": "accessories", "accessory_colour": "accessory's colours"}
+                several = {
+                    "accessory": "accessories",
+                    "accessory_colour": "colours of one accessory",
+                }
                 what = several.get(field, f"{field}s")
                 raise ValueError(f"two {what}, '{found[field]}' and '{value}': name one")
             found[field] = value
 
-    name("colour", head[1])
-    name("kind", head[2])
-    rest = text[head.end() :]
+    rest = " ".join(words)
     while rest:
         phrase = PHRASE.match(rest)
-        if not phrase:
+        if not phrase or (phrase[4] and "kind" not in found):
             raise ValueError(
-                f"cannot read '{rest}' after the kind: write 'with a red sword', "
-                f"'facing left' or a place, such as 'at night'"
+                f"cannot read '{rest}': write a kind and its colour, such as 'a red dragon', then "
+                "'with a blue sword'; 'facing left' and a place, such as 'at night', before or after"
             )
-        name("accessory", phrase[2])
-        name("accessory_colour", phrase[1])
-        name("facing", phrase[3])
-        name("background", next((b for b, words in BACKGROUNDS.items() if words == phrase[4]), ""))
+        name("kind", phrase[2])
+        for colours in phrase.group(1, 3):
+            name("colour", colours)
+        name("accessory", phrase[6])
+        for colours in phrase.group(5, 7):
+            name("accessory_colour", colours)
+        name("facing", phrase[8])
+        name("background", next((b for b, words in BACKGROUNDS.items() if words == phrase[9]), ""))
         rest = rest[phrase.end() :]
     kind = found["kind"]
     if "facing" in found and kind not in SIDERS:
@@ -166,8 +196,11 @@ def captions(rows: Tensor, generator: torch.Generator, p_colour: float = 0.85) -
     rows[:, 3] = rows[:, 3].where(rows[:, 2] >= 0, -1)
     orders = torch.rand(len(rows), 3, generator=generator).argsort(dim=1).tolist()
     articles = (torch.rand(len(rows), generator=generator) < 0.9).tolist()
+    fronted = (torch.rand(len(rows), generator=generator) < 0.25).tolist()
+    usual = torch.tensor([0.75, 0.15, 0.1]).expand(len(rows), 3)  # how often each of SAYINGS
+    sayings = usual.multinomial(2, replacement=True, generator=generator).tolist()
     named = [Attributes(*[names[i] for names, i in zip(NAMES, row)]) for row in rows.tolist()]
-    return [caption(*spec) for spec in zip(named, orders, articles)]
+    return [caption(*spec) for spec in zip(named, orders, articles, fronted, sayings)]
 
 
 def prompts(n: int, seed: int, held_out: bool) -> list[str]:

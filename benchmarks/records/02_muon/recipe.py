@@ -6,7 +6,6 @@ from functools import partial
 import torch
 
 from diffusion_lib import TextToImage, shuffled, train
-from diffusion_lib.denoiser import logit_normal
 from diffusion_lib.muon import Muon
 from diffusion_lib.noise import seeded
 from diffusion_lib.pipeline import sprite_config
@@ -29,14 +28,14 @@ class InHalves(TextToImage):
         return torch.stack(list(WORKERS.map(half, range(2)))).mean().requires_grad_()
 
 
-def run(data, seed):
+def run(data, seed, steps=620):
     torch.set_num_threads(1)
     torch.manual_seed(seed)  # the fresh weights
-    model = InHalves.from_config(sprite_config(data.words) | {"prediction": "flow"})
+    config = sprite_config(data.words) | {"prediction": "flow", "times": "logit-normal"}
+    model = InHalves.from_config(config)
     model.drop = 0.05
-    model.denoiser.times = logit_normal(1000)
     model.to(memory_format=torch.channels_last)
     return train(
-        model, shuffled(data, 64, seed), steps=620, lr=4e-3, warmup=50, decay=0.99, seed=seed,
+        model, shuffled(data, 64, seed), steps=steps, lr=4e-3, warmup=50, decay=0.99, seed=seed,
         optimiser=partial(Muon, map=WORKERS.map),
     )  # fmt: skip
