@@ -2,7 +2,7 @@
 
 faults: notebook 09, three faults of a small painter after 3,000 steps (saves those of seed 0)
 times:  notebook 04, the error at each time after 700 and after 3,000 steps
-scales: notebook 06, the guidance that a model wants which was trained for less long
+scales: notebook 06, the guidance that a model wants which was trained for less long (with AdamW)
 solvers: notebook 08, from how many calls on a better method pays (no training)
 
 Each prints its runs, for the seeds 0, 1 and 2 if none is named. Some minutes on a GPU; on two CPU
@@ -143,7 +143,8 @@ def scales(seed: int) -> None:
             model = load_pretrained("sprites").to(DEVICE)
         else:
             torch.manual_seed(seed)
-            model = TextToImage.from_config(sprite_config(data.words)).to(DEVICE)
+            config = sprite_config(data.words) | {"prediction": "v", "times": "uniform"}
+            model = TextToImage.from_config(config).to(DEVICE)
             for state in train(model, shuffled(data, 64, seed), steps=steps, seed=seed):
                 pass
             model = state.ema.model.eval()

@@ -90,14 +90,14 @@ class Ear(nn.Module):
         return calls[0].double()
 
 
-def v_loss(net, schedule, x0, t, eps, shift=0):
+def flow_loss(net, schedule, x0, t, eps, shift=0):
     alpha, sigma = schedule.at(t + shift, like=x0)
-    return F.mse_loss(net(alpha * x0 + sigma * eps, t - 1), alpha * eps - sigma * x0)
+    return F.mse_loss(net(alpha * x0 + sigma * eps, t - 1), eps - x0)
 
 
-def v_denoise(net, schedule, x, t, shift=0):
+def flow_denoise(net, schedule, x, t, shift=0):
     alpha, sigma = schedule.at(t + shift, like=x)
-    return alpha * x - sigma * net(x, torch.tensor([t - 1]))
+    return (x - sigma * net(x, torch.tensor([t - 1]))) / (alpha + sigma)
 
 
 @exercise(
@@ -108,7 +108,7 @@ def v_denoise(net, schedule, x, t, shift=0):
     "The network hears 0…T-1, whoever asks.",
 )
 def network_time(answer) -> None:
-    """answer(net, schedule) has loss(x0, t, eps) -> scalar and denoise(x, t) -> x0; net tells v."""
+    """answer(net, schedule) has loss(x0, t, eps) -> scalar and denoise(x, t) -> x0; net tells the flow."""
     generator = torch.Generator().manual_seed(5)
     if not callable(answer) or isinstance(answer, nn.Module):
         raise Wrong(f"I need your class itself, and got {kind(answer)}.", "type")
@@ -129,8 +129,8 @@ def network_time(answer) -> None:
             x = as_tensor(call(model.denoise, x0, one, name="denoise"), "denoise")
             heard.append((schedule.T, t.double(), training, one, net.told(len(t), "denoise")))
             results += [
-                ("loss", loss, v_loss, (net, schedule, x0, t, eps)),
-                ("denoise", x, v_denoise, (net, schedule, x0, one)),
+                ("loss", loss, flow_loss, (net, schedule, x0, t, eps)),
+                ("denoise", x, flow_denoise, (net, schedule, x0, one)),
             ]
     check_times(heard)
     for part in ("loss", "denoise"):

@@ -23,11 +23,11 @@ class InOnePlace:
     def loss(self, x0, t, eps):
         alpha, sigma = self.schedule.at(t, like=x0)
         output = self.ask(alpha * x0 + sigma * eps, t)
-        return F.mse_loss(output, alpha * eps - sigma * x0)
+        return F.mse_loss(output, eps - x0)
 
     def denoise(self, x, t):
         alpha, sigma = self.schedule.at(t, like=x)
-        return alpha * x - sigma * self.ask(x, torch.full((len(x),), t))
+        return (x - sigma * self.ask(x, torch.full((len(x),), t))) / (alpha + sigma)
 
 
 class AsAModule(nn.Module):
@@ -39,29 +39,30 @@ class AsAModule(nn.Module):
     def loss(self, x0, t, eps):
         a, s = shaped(self.alpha, t, x0), shaped(self.sigma, t, x0)
         heard = (t - 1).float()
-        return ((self.net(a * x0 + s * eps, heard) - a * eps + s * x0) ** 2).mean()
+        return ((self.net(a * x0 + s * eps, heard) - eps + x0) ** 2).mean()
 
     @torch.no_grad()
     def denoise(self, x, t):
         heard = torch.tensor([t - 1.0] * len(x), device=x.device)
-        return self.alpha[t].item() * x - self.sigma[t].item() * self.net(x, heard)
+        a, s = self.alpha[t].item(), self.sigma[t].item()
+        return (x - s * self.net(x, heard)) / (a + s)
 
 
 def two_functions(net, schedule):
     def loss(x0, t, eps):
-        target = schedule.add_noise(eps, t, -x0)  # alpha eps - sigma x0
-        return F.mse_loss(net(schedule.add_noise(x0, t, eps), torch.sub(t, 1)), target)
+        return F.mse_loss(net(schedule.add_noise(x0, t, eps), torch.sub(t, 1)), eps - x0)
 
     def denoise(x, t):
-        v = net(x, x.new_full((len(x),), t - 1, dtype=torch.long))
-        return schedule.add_noise(x, torch.full((len(x),), t), -v)
+        flow = net(x, x.new_full((len(x),), t - 1, dtype=torch.long))
+        alpha, sigma = schedule.at(t, like=x)
+        return x / (alpha + sigma) - sigma / (alpha + sigma) * flow
 
     return SimpleNamespace(loss=loss, denoise=denoise)
 
 
 class ByTheLibrary:
     def __init__(self, net, schedule):
-        self.denoise = Denoiser(net, schedule, "v")
+        self.denoise = Denoiser(net, schedule, "flow")
 
     def loss(self, x0, t, eps):
         d = self.denoise
@@ -73,7 +74,7 @@ class OneTensorForAll(InOnePlace):
     def denoise(self, x, t):
         t = torch.full((len(x),), t, device=x.device)
         alpha, sigma = self.schedule.at(t, like=x)
-        return alpha * x - sigma * self.net(x, t - 1)
+        return (x - sigma * self.net(x, t - 1)) / (alpha + sigma)
 
 
 RIGHT = [InOnePlace, OneTensorForAll, AsAModule, two_functions, ByTheLibrary]
@@ -90,12 +91,12 @@ def telling(training, sampling, name):
         def loss(self, x0, t, eps):
             alpha, sigma = self.schedule.at(t, like=x0)
             output = self.net(alpha * x0 + sigma * eps, training(t, self.schedule.T))
-            return (output - alpha * eps + sigma * x0).square().mean()
+            return (output - eps + x0).square().mean()
 
         def denoise(self, x, t):
             alpha, sigma = self.schedule.at(t, like=x)
             t = torch.full((len(x),), t, device=x.device)
-            return alpha * x - sigma * self.net(x, sampling(t, self.schedule.T))
+            return (x - sigma * self.net(x, sampling(t, self.schedule.T))) / (alpha + sigma)
 
     Small.__name__ = Small.__qualname__ = name
     return Small
@@ -132,27 +133,27 @@ class ShiftsTheSchedule(InOnePlace):
     def loss(self, x0, t, eps):
         t = t - 1
         alpha, sigma = self.schedule.at(t, like=x0)
-        return F.mse_loss(self.net(alpha * x0 + sigma * eps, t), alpha * eps - sigma * x0)
+        return F.mse_loss(self.net(alpha * x0 + sigma * eps, t), eps - x0)
 
 
 class ShiftsTheScheduleInSampling(InOnePlace):
     def denoise(self, x, t):
         t = torch.full((len(x),), t - 1)
         alpha, sigma = self.schedule.at(t, like=x)
-        return alpha * x - sigma * self.net(x, t.to(x.device))
+        return (x - sigma * self.net(x, t.to(x.device))) / (alpha + sigma)
 
 
 class OneNumber(InOnePlace):
     def denoise(self, x, t):
         alpha, sigma = self.schedule.at(t, like=x)
-        return alpha * x - sigma * self.net(x, t - 1)
+        return (x - sigma * self.net(x, t - 1)) / (alpha + sigma)
 
 
 class InPlace(InOnePlace):
     def loss(self, x0, t, eps):
         alpha, sigma = self.schedule.at(t, like=x0)
         t -= 1
-        return F.mse_loss(self.net(alpha * x0 + sigma * eps, t), alpha * eps - sigma * x0)
+        return F.mse_loss(self.net(alpha * x0 + sigma * eps, t), eps - x0)
 
 
 class OnTheCpu(InOnePlace):
@@ -222,7 +223,7 @@ WRONG = {
 class ForgetsTheSign(InOnePlace):
     def denoise(self, x, t):
         alpha, sigma = self.schedule.at(t, like=x)
-        return alpha * x + sigma * self.ask(x, torch.full((len(x),), t))
+        return (x + sigma * self.ask(x, torch.full((len(x),), t))) / (alpha + sigma)
 
 
 class SumsTheLoss(InOnePlace):
