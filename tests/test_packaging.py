@@ -62,7 +62,7 @@ def test_environment_installs_from_pyproject():
     text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     items = re.findall(r"^\s*- (.+)$", text, flags=re.MULTILINE)
     python = "python" + PROJECT["requires-python"]
-    extras = ",".join(EXTRAS)
+    extras = ",".join(name for name in EXTRAS if name != "benchmark")  # nothing that learners need
     assert items == ["conda-forge", python, "pip", "pip:", "-c constraints.txt", f"-e .[{extras}]"]
 
 
