@@ -15,7 +15,6 @@ best of these counts, so that nobody is judged by a sampler that does not suit h
 import argparse
 import copy
 import json
-import math
 import os
 import platform
 import resource
@@ -39,12 +38,18 @@ from tqdm import tqdm  # noqa: E402
 from diffusion_lib import Denoiser, Sprites, TextToImage, linear_schedule, shuffled  # noqa: E402
 from diffusion_lib.metrics import correct, obedience  # noqa: E402
 from diffusion_lib.text import TextConfig, TextEncoder, Tokenizer  # noqa: E402
+from diffusion_lib.training import learning_rate  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 LOG, FIGURE = HERE / "rivals.jsonl", HERE.parent / "assets" / "rivals.png"
 SECONDS, MARKS, PROMPTS = 900, (60, 120, 200, 300, 450, 600, 750, 900), 200
 STEPS = (150, 300, 450, 620, 1000)  # this library's rate falls to 0, so each is a run of its own
 Paint = Callable[[Sequence[str]], Tensor]
+
+
+def mean(context: Tensor, mask: Tensor) -> Tensor:
+    """Of the words: (B, L, D) and (B, L) to (B, D)."""
+    return (context * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
 class Rival(nn.Module):
@@ -63,8 +68,7 @@ class Rival(nn.Module):
 
     def pooled(self, prompts: Sequence[str]) -> Tensor:
         """(B, D): the mean of the words, for networks that take one vector."""
-        context, mask = self.encode(prompts)
-        return (context * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return mean(*self.encode(prompts))
 
     def dropped(self, captions: Sequence[str]) -> list[str]:
         keep = (torch.rand(len(captions)) >= self.drop).tolist()
@@ -198,7 +202,7 @@ class ContextUnet(nn.Module):
         self.out = nn.Sequential(last, nn.Conv2d(n, 3, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        vector = (context * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        vector = mean(context, mask)
         time = (t[:, None] + 1) / 500
         x = self.first(x)
         low = self.down1(x)
@@ -229,14 +233,11 @@ class Recipe:
     build: Callable[[], nn.Module]
     lr: float
     batch: int = 64
-    rate: Callable[[int, float], float] = lambda n, share: min(n / 100, 1) * falling(share)
+    rate: Callable[[int, float], float] = lambda n, share: (
+        min(n / 100, 1) * learning_rate(min(share, 1), 1, 1.0, warmup=0)  # share: of the time
+    )
     decay: Callable[[int], float] = lambda n: min(0.999, (1 + n) / (10 + n))
     optimiser: type = torch.optim.AdamW
-
-
-def falling(share: float) -> float:
-    """Half a cosine, from 1 to 0 as the share of the time that is over goes from 0 to 1."""
-    return 0.5 * (1 + math.cos(math.pi * min(share, 1)))
 
 
 RECIPES = {

@@ -16,9 +16,8 @@ import torch  # noqa: E402
 from speedrun import Counted, clocked, examined  # noqa: E402
 
 from diffusion_lib import TextToImage, course_config, shuffled, train  # noqa: E402
-from diffusion_lib.denoiser import logit_normal  # noqa: E402
 from diffusion_lib.muon import Muon  # noqa: E402
-from diffusion_lib.pipeline import sprite_config  # noqa: E402
+from diffusion_lib.pipeline import TIMES, sprite_config  # noqa: E402
 
 
 @dataclass
@@ -48,15 +47,13 @@ class Options:
 def build(o: Options, words) -> TextToImage:
     torch.manual_seed(o.seed)
     config = sprite_config(words) | {"prediction": o.prediction, "schedule": o.schedule}
-    config["times"] = "uniform"
+    config["times"] = o.times if o.times in TIMES else "uniform"
     config["unet"]["channels"] = [int(c) for c in o.channels.split("-")]
     config["unet"]["attention"] = [a == "1" for a in o.attention]
     model = TextToImage.from_config(config)
     model.drop = o.drop
     denoiser, T = model.denoiser, model.denoiser.schedule.T
-    if o.times == "logit-normal":
-        denoiser.times = logit_normal(T)
-    elif o.times != "uniform":
+    if o.times not in TIMES:
         power = float(o.times)
         denoiser.times = lambda n, g: (
             (torch.rand(n, generator=g) ** power * T).ceil().long().clamp(1)

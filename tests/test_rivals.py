@@ -63,5 +63,7 @@ def test_a_race_is_noted_at_each_mark_and_drawn(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("share, expected", [(0, 1), (0.5, 0.5), (1, 0), (2, 0)])
-def test_a_rate_falls_to_nothing(share, expected):
-    assert rivals.falling(share) == pytest.approx(expected)
+def test_a_rate_falls_to_nothing_with_time(share, expected):
+    recipe = rivals.RECIPES["diffusers-0.001"]
+    assert recipe.rate(1000, share) == pytest.approx(expected)
+    assert recipe.rate(10, share) == pytest.approx(expected / 10)

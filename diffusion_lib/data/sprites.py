@@ -99,8 +99,8 @@ def caption(
     """
     kind, colour, item, item_colour, facing, background = attributes
 
-    def thing(noun: str, colour: str | None, saying: int) -> str:
-        return SAYINGS[saying].format(noun=noun, colour=colour) if colour else noun
+    def thing(name: str, colour: str | None, saying: int) -> str:
+        return SAYINGS[saying].format(noun=name, colour=colour) if colour else name
 
     subject = thing(kind, colour, sayings[0])
     phrases = (
