@@ -1,7 +1,7 @@
 """Seconds of training until unseen prompts are obeyed: this library beside others, in one run.
 
     python benchmarks/rivals.py                     everything, in turns: some hours on two cores
-    python benchmarks/rivals.py diffusers-1e-3      one of them (their names: --list)
+    python benchmarks/rivals.py diffusers-0.001     one of them (their names: --list)
     python benchmarks/rivals.py --draw              the table and the figure, from what has been run
 
 Needs `pip install -e ".[benchmark]"`. All have the same pictures, threads and text: this library's

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lib.conditions import Cond
+from diffusion_lib.cores import by_core
 from diffusion_lib.guards import floats, real
 from diffusion_lib.noise import randn_like
 from diffusion_lib.schedules import Schedule
@@ -90,7 +91,7 @@ class Denoiser(nn.Module):
             cond = cond if len(cond.context) == len(x) else cond.expand(len(x))
             cond = cond._replace(context=cond.context.to(dtype))
         time = (t - 1).clamp(min=0).to(x.device, non_blocking=True)
-        output = self.net(x.to(dtype), time, *(cond or ()))
+        output = by_core(self.net, x.to(dtype), time, *(cond or ()))
         if output.shape != x.shape:
             raise ValueError(
                 f"the network answers {tuple(output.shape)} to {tuple(x.shape)}: give it as many "

@@ -25,19 +25,23 @@ def timestep_embedding(t: Tensor, dim: int) -> Tensor:
 class ResidualBlock(nn.Module):
     """x + conv(act(norm( conv(act(norm(x))) + time ))): (B, C_in, H, W) -> (B, C_out, H, W)."""
 
-    def __init__(self, c_in: int, c_out: int, time_dim: int, groups: int) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, time_dim: int | None, groups: int, eps: float = 1e-5
+    ) -> None:
+        """time_dim: None for a block without time, as an autoencoder's."""
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, c_in, eps=1e-5)
+        self.norm1 = nn.GroupNorm(groups, c_in, eps)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.time = nn.Linear(time_dim, c_out)
-        self.norm2 = nn.GroupNorm(groups, c_out, eps=1e-5)
+        self.time = None if time_dim is None else nn.Linear(time_dim, c_out)
+        self.norm2 = nn.GroupNorm(groups, c_out, eps)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.shortcut = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x: (B, C_in, H, W); time: (B, time_dim), the same vector for every block."""
         h = self.conv1(F.silu(self.norm1(x)))  # (B, C_out, H, W)
-        h = h + self.time(F.silu(time))[:, :, None, None]
+        if self.time is not None:
+            h = h + self.time(F.silu(time))[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
         return self.shortcut(x) + h
 
@@ -155,12 +159,13 @@ class SpatialTransformer(nn.Module):
 class Downsample(nn.Module):
     """Halves height and width by a strided convolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, padding: int = 1) -> None:
+        """padding: 1 on all sides; 0 for Stable Diffusion's autoencoder: 1 right and below only."""
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        return self.conv(x if self.conv.padding[0] else F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):

@@ -1,18 +1,20 @@
 """Key maps from the field's checkpoints to this library's classes.
 
-The tensors are the same, only their names differ: a UNet of diffusers and a CLIP text model of
-transformers load strictly into `UNet` and `TextEncoder`. Newer releases and older ones are served.
+The tensors are the same, only their names differ: a UNet and an AutoencoderKL of diffusers and a
+CLIP text model of transformers load strictly into `UNet`, `Autoencoder` and `TextEncoder`. Newer releases and older ones are served.
 """
 
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
+from diffusion_lib.autoencoder import AutoencoderConfig
 from diffusion_lib.text import TextConfig
 from diffusion_lib.unet import UNetConfig
 
-# Stable Diffusion v1: 859,520,964 parameters in the UNet, CLIP ViT-L/14's text encoder.
+# Stable Diffusion v1: 859,520,964 parameters in the UNet, 83,653,863 in the autoencoder, CLIP ViT-L/14's text encoder.
 SD1_UNET = UNetConfig(
     in_channels=4,
     out_channels=4,
@@ -23,6 +25,8 @@ SD1_UNET = UNetConfig(
     groups=32,
     context_dim=768,
 )
+SD1_AUTOENCODER = AutoencoderConfig((128, 256, 512, 512), latent_channels=4, layers=2, groups=32)
+SD1_SCALE = 0.18215  # measured by its authors on their data
 SD1_TEXT = TextConfig(49408, length=77, dim=768, layers=12, heads=12, causal=True, quick_gelu=True)
 
 # (theirs, ours), applied in this order to every name
@@ -49,6 +53,22 @@ UNET_NAMES = [
     (r"\.ff\.net\.2\.", ".feed_forward.out."),
 ]
 
+AUTOENCODER_NAMES = [
+    (r"^quant_conv", "quant"),
+    (r"^post_quant_conv", "post_quant"),
+    (r"\.(down|up)_blocks\.(\d+)\.resnets\.(\d+)", r".\1\2_block\3"),
+    (r"\.(down|up)_blocks\.(\d+)\.(down|up)samplers\.0", r".\1\2_resize"),
+    (r"\.mid_block\.resnets\.(\d+)", r".middle_block\1"),
+    (r"\.mid_block\.attentions\.0\.group_norm", ".attention.norm"),
+    (r"\.mid_block\.attentions\.0\.", ".attention.attention."),
+    (r"\.(to_q|query)\.", ".query."),
+    (r"\.(to_k|key)\.", ".key."),
+    (r"\.(to_v|value)\.", ".value."),
+    (r"\.(to_out\.0|proj_attn)\.", ".out."),
+    (r"\.conv_norm_out", ".norm_out"),
+    (r"\.conv_shortcut\.", ".shortcut."),
+]
+
 TEXT_NAMES = [
     (r"^text_model\.", ""),
     (r"^embeddings\.token_embedding", "token"),
@@ -68,6 +88,20 @@ TEXT_NAMES = [
 def unet_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state_dict of diffusers' UNet2DConditionModel, with our names."""
     return _renamed(theirs, UNET_NAMES)
+
+
+def autoencoder_weights(
+    theirs: Mapping[str, Tensor], scale: float = SD1_SCALE
+) -> dict[str, Tensor]:
+    """The state_dict of diffusers' AutoencoderKL, with our names; scale: its `scaling_factor`."""
+    ours = _renamed(theirs, AUTOENCODER_NAMES)
+    for (
+        name,
+        tensor,
+    ) in ours.items():  # releases of 2022 hold the attention's matrices as 1x1 kernels
+        if ".attention.attention." in name and tensor.ndim == 4:
+            ours[name] = tensor[:, :, 0, 0]
+    return ours | {"scale": torch.tensor(scale)}
 
 
 def text_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
