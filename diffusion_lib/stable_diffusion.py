@@ -1,7 +1,7 @@
 """Key maps from the field's checkpoints to this library's classes.
 
 The tensors are the same, only their names differ: a UNet and an AutoencoderKL of diffusers and a
-CLIP text model of transformers load strictly into `UNet`, `Autoencoder` and `TextEncoder`. Newer releases and older ones are served.
+CLIP or BERT of transformers load strictly into `UNet`, `Autoencoder` and `TextEncoder`. Newer releases and older ones are served.
 """
 
 import re
@@ -84,6 +84,22 @@ TEXT_NAMES = [
     (r"\.mlp\.fc2\.", ".out."),
 ]
 
+# MiniLM (Wang et al. 2020), trained to tell what a sentence means: 22.7 M parameters
+MINILM = TextConfig(30522, length=512, dim=384, layers=6, heads=12, post_norm=True, eps=1e-12)
+BERT_NAMES = [
+    (r"^bert\.", ""),
+    (r"^embeddings\.word_embeddings", "token"),
+    (r"^embeddings\.position_embeddings", "position"),
+    (r"^embeddings\.LayerNorm", "norm"),
+    (r"^encoder\.layer", "layers"),
+    (r"\.attention\.self\.", ".attention."),
+    (r"\.attention\.output\.dense\.", ".attention.out."),
+    (r"\.attention\.output\.LayerNorm\.", ".norm1."),
+    (r"\.intermediate\.dense\.", ".wide."),
+    (r"\.output\.dense\.", ".out."),
+    (r"\.output\.LayerNorm\.", ".norm2."),
+]
+
 
 def unet_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state_dict of diffusers' UNet2DConditionModel, with our names."""
@@ -108,6 +124,14 @@ def text_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state_dict of transformers' CLIPTextModel, with our names."""
     kept = {k: v for k, v in theirs.items() if not k.endswith("position_ids")}
     return _renamed(kept, TEXT_NAMES)
+
+
+def bert_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state_dict of transformers' BertModel, with our names: one segment, and no pooler."""
+    ours = _renamed(theirs, BERT_NAMES)
+    segment = ours["embeddings.token_type_embeddings.weight"][0]  # the same for every token
+    kept = {k: v for k, v in ours.items() if not k.startswith(("pooler", "embeddings", "cls"))}
+    return kept | {"position.weight": kept["position.weight"] + segment}
 
 
 def _renamed(theirs: Mapping[str, Tensor], names: list[tuple[str, str]]) -> dict[str, Tensor]:

@@ -88,7 +88,10 @@ class Tokenizer:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Sizes of a TextEncoder. CLIP's, for Stable Diffusion: 49408, 77, 768, 12, 12, True, True."""
+    """Sizes of a TextEncoder. CLIP's, for Stable Diffusion: 49408, 77, 768, 12, 12, True, True.
+
+    post_norm: each sum is normalised, as BERT does it, not each branch.
+    """
 
     vocabulary: int
     length: int = 16
@@ -97,6 +100,8 @@ class TextConfig:
     heads: int = 4
     causal: bool = False
     quick_gelu: bool = False
+    post_norm: bool = False
+    eps: float = 1e-5  # of LayerNorm
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "length", "dim", "layers", "heads"):
@@ -104,23 +109,29 @@ class TextConfig:
 
 
 class TextLayer(nn.Module):
-    """A pre-norm transformer layer."""
+    """A transformer layer, as a rule pre-norm."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         dim = config.dim
         self.config = config
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = nn.LayerNorm(dim, config.eps)
         self.attention = Attention(dim, config.heads, bias=True)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim, config.eps)
         self.wide = nn.Linear(dim, 4 * dim)
         self.out = nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if self.config.post_norm:
+            x = self.norm1(x + self.attention(x, mask=mask, causal=self.config.causal))
+            return self.norm2(x + self.think(x))
         x = x + self.attention(self.norm1(x), mask=mask, causal=self.config.causal)
-        h = self.wide(self.norm2(x))
-        h = h * torch.sigmoid(1.702 * h) if self.config.quick_gelu else F.gelu(h)
-        return x + self.out(h)
+        return x + self.think(self.norm2(x))
+
+    def think(self, x: Tensor) -> Tensor:
+        """Each token by itself."""
+        h = self.wide(x)
+        return self.out(h * torch.sigmoid(1.702 * h) if self.config.quick_gelu else F.gelu(h))
 
 
 class TextEncoder(nn.Module):
@@ -132,12 +143,14 @@ class TextEncoder(nn.Module):
         self.token = nn.Embedding(config.vocabulary, config.dim)
         self.position = nn.Embedding(config.length, config.dim)
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.dim)
+        self.norm = nn.LayerNorm(config.dim, config.eps)
         nn.init.normal_(self.position.weight, std=0.3)  # the words are louder: theirs is 1
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """ids: (B, L) integers; mask: (B, L), True = a word to attend to. Returns (B, L, D)."""
         x = self.token(ids) + self.position.weight[: ids.shape[1]]
+        if self.config.post_norm:
+            x = self.norm(x)
         for layer in self.layers:
             x = layer(x, mask)
-        return self.norm(x)
+        return x if self.config.post_norm else self.norm(x)

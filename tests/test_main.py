@@ -162,7 +162,7 @@ def test_where_nothing_can_be_written_is_told_before_training(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").write_text("")
-    monkeypatch.setattr("diffusion_lib.__main__.train", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("diffusion_lib.runs.train", lambda *_, **__: pytest.fail("trained"))
     status, _, errors = run(capsys, "train", *SHORT, "-o", name)
     assert status == 1 and message in errors and "Traceback" not in errors
 

@@ -62,7 +62,8 @@ def test_environment_installs_from_pyproject():
     text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     items = re.findall(r"^\s*- (.+)$", text, flags=re.MULTILINE)
     python = "python" + PROJECT["requires-python"]
-    extras = ",".join(name for name in EXTRAS if name != "benchmark")  # nothing that learners need
+    # without what learners do not need, and what is installed by itself
+    extras = ",".join(name for name in EXTRAS if name not in ("benchmark", "text"))
     assert items == ["conda-forge", python, "pip", "pip:", "-c constraints.txt", f"-e .[{extras}]"]
 
 

