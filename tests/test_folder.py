@@ -58,6 +58,12 @@ def test_any_mode(tmp_path, name, mode):
     assert Folder(tmp_path, 4).images.min() == 255
 
 
+def test_dark_grey_in_16_bits_stays_dark(tmp_path):
+    Image.fromarray(np.full((9, 9), 257 * 40, np.uint16)).save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("dark")
+    assert (Folder(tmp_path, 4).images == 40).all()
+
+
 def test_what_is_transparent_turns_the_background(tmp_path):
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("nothing")

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from diffusion_lib.data.art import to_float
-from diffusion_lib.guards import integers, texts, whole
+from diffusion_lib.data.captioned import Captioned
+from diffusion_lib.guards import texts, whole
 from diffusion_lib.noise import seeded
 from diffusion_lib.text import Tokenizer
 
@@ -141,7 +141,7 @@ def composed(pictures: Tensor, colours: Tensor) -> Tensor:
     return alpha * to_float(pictures[:, :3]) + (1 - alpha) * colours[:, :, None, None]
 
 
-class Emoji(Dataset):
+class Emoji(Captioned):
     """Captioned pictures: every cell that is not held out, before each of ten backgrounds.
 
     `cells` (n, 3): thing, style and ground of picture i; its caption leaves some of it out, never
@@ -157,7 +157,7 @@ class Emoji(Dataset):
     def __init__(self, size: int = SIZE, seed: int = 0) -> None:
         if size not in (16, 32, 64):
             raise ValueError(f"size is 64, 32 or 16, not {size!r}")
-        self.size, self.pictures, self.row = size, *sheets()
+        self.size, self.tiles, self.row = size, *sheets()
         seen = [
             (THINGS.index(thing), STYLES.index(style))
             for thing, style in self.row
@@ -168,22 +168,13 @@ class Emoji(Dataset):
         self.cells = torch.cat([cells, grounds[:, None]], dim=1)
         self.captions = captions(self.cells, seeded(seed))
 
-    def __len__(self) -> int:
-        return len(self.captions)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        images, said = self.batch([index])
-        return images[0], said[0]
-
-    def batch(self, rows: Sequence[int] | Tensor) -> tuple[Tensor, list[str]]:
-        """A ready batch: images (B, 3, size, size) in [-1, 1], captions."""
-        rows = integers("rows", rows, -len(self), len(self) - 1).flatten()
-        return self.draw(self.cells[rows]), [self.captions[i] for i in rows.tolist()]
+    def pictures(self, rows: Tensor) -> Tensor:
+        return self.draw(self.cells[rows])
 
     def draw(self, cells: Tensor) -> Tensor:
         """Cells (B, 3) as pictures (B, 3, size, size) in [-1, 1], held-out ones too."""
         which = [self.row[THINGS[thing], STYLES[style]] for thing, style, _ in cells.tolist()]
-        images = composed(self.pictures[which], COLOURS[cells[:, 2]])
+        images = composed(self.tiles[which], COLOURS[cells[:, 2]])
         return F.avg_pool2d(images, SIZE // self.size)
 
     def render(self, prompt: str, seed: int = 0) -> Tensor:

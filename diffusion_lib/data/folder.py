@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from diffusion_lib.data.art import to_float
-from diffusion_lib.guards import integers, whole
+from diffusion_lib.data.captioned import Captioned
+from diffusion_lib.guards import whole
 from diffusion_lib.text import Tokenizer
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 MOST = 100_000_000  # pixels of one picture: beyond, it is taken for a decompression bomb
 
 
-class Folder(Dataset):
+class Folder(Captioned):
     """Pictures and captions below a folder: `images` (n, 3, size, size) uint8, `captions`, `paths`.
 
     The captions are, where there are any: `text` beside `file_name` in `metadata.jsonl`, a line a
@@ -52,7 +52,8 @@ class Folder(Dataset):
             except Exception as error:  # a damaged picture makes Pillow stumble in many ways
                 return str(error) or type(error).__name__
 
-        with ThreadPoolExecutor() as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+            warnings.simplefilter("ignore")  # of oddities that Pillow can read all the same
             reading = pool.map(read, captioned)
             pixels = list(tqdm(reading, "reading pictures", len(captioned), disable=None))
         good = []
@@ -95,16 +96,8 @@ class Folder(Dataset):
             else:
                 self.left_out[picture] = "no caption"
 
-    def __len__(self) -> int:
-        return len(self.captions)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        return to_float(self.images[index]), self.captions[index]
-
-    def batch(self, rows: Sequence[int] | Tensor) -> tuple[Tensor, list[str]]:
-        """A ready batch: images (B, 3, size, size) in [-1, 1], captions."""
-        rows = integers("rows", rows, -len(self), len(self) - 1).flatten()
-        return to_float(self.images[rows]), [self.captions[i] for i in rows.tolist()]
+    def pictures(self, rows: Tensor) -> Tensor:
+        return to_float(self.images[rows])
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -127,16 +120,14 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def square(path: Path, size: int, background: tuple[int, int, int]) -> np.ndarray:
     """The middle square of a picture, uint8 (size, size, 3). Raises what Pillow raises."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of many oddities that Pillow can read all the same
-        with Image.open(path) as image:
-            if image.width * image.height > MOST:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I") or image.mode == "F":  # 16 bits, or more, of grey
-                grey = np.asarray(image, dtype=np.float64)
-                image = Image.fromarray((grey / max(grey.max(), 1) * 255).astype(np.uint8))
-            image = image.convert("RGBA")
+    with Image.open(path) as image:
+        if image.width * image.height > MOST:
+            raise ValueError(f"{image.width} x {image.height} pixels are too many")
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I") or image.mode == "F":  # grey in 16 bits, or in floats to 255
+            grey = np.asarray(image, dtype=np.float64) / (1 if image.mode == "F" else 257)
+            image = Image.fromarray(grey.clip(0, 255).round().astype(np.uint8))
+        image = image.convert("RGBA")
     sheet = Image.new("RGBA", image.size, (*background, 255))
     image = Image.alpha_composite(sheet, image).convert("RGB")
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))

@@ -2,12 +2,11 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from diffusion_lib.data.art import (
     ACCESSORIES,
@@ -22,7 +21,8 @@ from diffusion_lib.data.art import (
     enlarge,
     to_float,
 )
-from diffusion_lib.guards import integers, texts, whole
+from diffusion_lib.data.captioned import Captioned
+from diffusion_lib.guards import texts, whole
 from diffusion_lib.noise import seeded
 from diffusion_lib.text import Tokenizer
 
@@ -218,7 +218,7 @@ def prompts(n: int, seed: int, held_out: bool) -> list[str]:
     return captions(sample(n, generator, named), generator, p_colour=1.0)
 
 
-class Sprites(Dataset):
+class Sprites(Captioned):
     """Captioned pixel art in memory: `images` (n, 3, size, size) uint8, `captions`, `classes` (n,).
 
     `attributes` (n, 6) is the truth behind each picture, whatever its caption leaves out, and
@@ -235,16 +235,8 @@ class Sprites(Dataset):
         kind_class = torch.tensor([CLASSES.index(c) for c in KINDS.values()])
         self.classes = kind_class[self.attributes[:, 0]]
 
-    def __len__(self) -> int:
-        return len(self.captions)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, str]:
-        return to_float(self.images[index]), self.captions[index]
-
-    def batch(self, rows: Sequence[int] | Tensor) -> tuple[Tensor, list[str]]:
-        """A ready batch in one gather: images (B, 3, size, size) in [-1, 1], captions."""
-        rows = integers("rows", rows, -len(self), len(self) - 1).flatten()
-        return to_float(self.images[rows]), [self.captions[i] for i in rows.tolist()]
+    def pictures(self, rows: Tensor) -> Tensor:
+        return to_float(self.images[rows])
 
     @staticmethod
     def render(prompt: str, seed: int = 0, size: int = 16) -> Tensor:
