@@ -86,6 +86,8 @@ def test_prompts_that_cannot_be_read(prompt, said):
 def test_articles():
     said = {"octopus": "an octopus", "grapes": "grapes", "bus": "a bus", "unicorn": "a unicorn"}
     said |= {"dress": "a dress", "glass of milk": "a glass of milk", "eyes": "eyes", "ewe": "a ewe"}
+    said |= {"cooked rice": "cooked rice", "men wrestling": "men wrestling", "fire": "fire"}
+    said |= {"fire engine": "a fire engine", "cloud with rain": "a cloud with rain"}
     assert {thing: with_article(thing) for thing in said} == said
 
 

@@ -77,10 +77,21 @@ class Words(NamedTuple):
     ground: str | None = None
 
 
+# What has no article: stuff, games, names, and what is several
+BARE = frozenset(
+    "bacon badminton bowling bread maracas money skis broccoli butter camping claus construction coral dna fire fog "
+    "foggy food fuji garlic hockey ice lacrosse lightning men people popcorn rice sake salt soap "
+    "spaghetti sushi tennis thread women wood yarn zzz".split()
+)
+
+TAIL = " (?:with|in|of|on|over|and|holding|lifting|savoring) "  # what follows says more of it
+
+
 def with_article(thing: str) -> str:
     """ "an octopus", "a unicorn", "grapes"."""
-    last = thing.split(" with ")[0].split(" in ")[0].split()[-1]
-    if last.endswith("s") and not last.endswith(("ss", "us", "is", "as")):
+    first, last = thing.split()[0], re.split(TAIL, thing)[0].split()[-1]
+    several = last.endswith("s") and not last.endswith(("ss", "us", "is", "as", "os"))
+    if several or last in BARE or first in ("men", "people", "women"):
         return thing
     vowel = thing[0] in "aeiou" and not thing.startswith(("uni", "euro", "one", "ewe"))
     return f"{'an' if vowel or thing.startswith(('x-', '8')) else 'a'} {thing}"
