@@ -139,8 +139,8 @@ class Autoencoder(nn.Module):
     ) -> Tensor:
         """Squared error of the reconstruction from a *drawn* latent, and the divergence KL(q, N(0, 1)).
 
-        The draw, mean + deviation · noise, lets the gradient through to both. (Kingma & Welling
-        2014, section 2.4) captions: not heard; batches have them.
+        The draw, mean + deviation · noise, lets the gradient through to both.
+        (Kingma & Welling 2014, section 2.4) captions: not heard; batches have them.
         """
         mean, log_variance = self.moments(x)
         drawn = mean + (log_variance / 2).exp() * randn_like(mean, generator)
