@@ -1,4 +1,4 @@
-"""On a CPU, a core for each part of a batch: faster than all cores for each operation in turn."""
+"""On a CPU, a core for each part of a batch, instead of all cores for each operation in turn."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,8 @@ def by_core(f: Callable[..., Tensor], *batch: Tensor | None) -> Tensor:
 
     batch: tensors (B, …), the first on the CPU, or None. f must answer each row by itself, as a
     network in evaluation does. Not while gradients are recorded or under autocast: a thread has its
-    own. The small operations of a small network leave a second core idle for half of the time.
+    own. Two cores that share each small operation wait for each other; benchmarks/sampling.py measures
+    both ways.
     """
     threads = torch.get_num_threads()
     parts = min(threads, len(batch[0]) // LEAST)

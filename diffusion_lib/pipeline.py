@@ -221,5 +221,5 @@ def load_pretrained(name: str | Path = "sprites") -> TextToImage:
         model.load_state_dict({k: w.float() for k, w in weights.items()}, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not fit this version of TextToImage: {error}") from error
-    model.to(memory_format=torch.channels_last)  # a quarter faster on CPUs
+    model.to(memory_format=torch.channels_last)  # a fifth faster on CPUs
     return model.eval().requires_grad_(False)

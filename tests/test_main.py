@@ -242,3 +242,14 @@ def test_head_may_stop_listening(tmp_path):
     command = f'"{sys.executable}" -m diffusion_lib progress "{tmp_path}" | head -1'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
     assert len(done.stdout.splitlines()) == 1 and "Error" not in done.stderr, done.stderr
+
+
+def test_a_missing_package_is_told_in_one_line(monkeypatch, capsys):
+    def missing(name):
+        raise ModuleNotFoundError("the pretrained words are not installed: pip install them")
+
+    monkeypatch.setattr("diffusion_lib.__main__.load_pretrained", missing)
+    assert main(["generate", "a red dragon", "--model", "words"]) == 1
+    assert capsys.readouterr().err == (
+        "error: the pretrained words are not installed: pip install them\n"
+    )

@@ -3,7 +3,7 @@
     python tools/emoji.py FOLDER       FOLDER holds the packages below, as `npm pack` fetches them
 
 Learners need not run it: the result lies in the repository. It needs `pip install resvg-py` and
-about three minutes. What is left out: flags, clocks, letters, arrows and signs, couples and rude
+about five minutes. What is left out: flags, clocks, letters, arrows and signs, couples and rude
 gestures, other skin tones of the same thing, and whatever only one of the six has drawn.
 """
 
@@ -14,7 +14,6 @@ import re
 import sys
 import tarfile
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -171,9 +170,7 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     for style, icons in packages.items():
         its = [drawn[style] for drawn in table.values() if style in drawn]
-        with ThreadPoolExecutor() as pool:
-            drawing = pool.map(lambda name: draw(icons, name), its)
-            pictures = list(tqdm(drawing, desc=style, total=len(its)))
+        pictures = [draw(icons, name) for name in tqdm(its, desc=style)]
         rows = -(-len(pictures) // COLUMNS)
         sheet = np.zeros((rows * SIZE, COLUMNS * SIZE, 4), np.uint8)
         for i, picture in enumerate(pictures):

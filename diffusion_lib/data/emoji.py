@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from diffusion_lib.data.art import to_float
+from diffusion_lib.data.art import rgb, to_float
 from diffusion_lib.data.captioned import Captioned
 from diffusion_lib.guards import texts, whole
 from diffusion_lib.noise import seeded
@@ -41,7 +41,7 @@ GROUND_CODES = {
     "pink": "f4a8c4",
 }
 GROUNDS = tuple(GROUND_CODES)
-COLOURS = torch.tensor([list(bytes.fromhex(code)) for code in GROUND_CODES.values()]) / 127.5 - 1
+COLOURS = to_float(rgb("".join(GROUND_CODES.values())))  # (10, 3) in [-1, 1]
 STYLE = re.compile(rf"\b(?:in )?({'|'.join(STYLES)}) style\b")
 GROUND = re.compile(rf"\bon (?:an? )?({'|'.join(GROUNDS)})(?: background)?\b")
 
@@ -79,9 +79,9 @@ class Words(NamedTuple):
 
 # What has no article: stuff, games, names, and what is several
 BARE = frozenset(
-    "bacon badminton bowling bread maracas money skis broccoli butter camping claus construction coral dna fire fog "
-    "foggy food fuji garlic hockey ice lacrosse lightning men people popcorn rice sake salt soap "
-    "spaghetti sushi tennis thread women wood yarn zzz".split()
+    "bacon badminton bowling bread broccoli butter camping claus construction coral dna fire fog "
+    "foggy food fuji garlic hockey ice lacrosse lightning maracas money people popcorn rice sake "
+    "salt skis soap spaghetti sushi tennis thread wood yarn zzz".split()
 )
 
 TAIL = " (?:with|in|of|on|over|and|holding|lifting|savoring) "  # what follows says more of it
@@ -144,9 +144,9 @@ def sheets() -> tuple[Tensor, dict[tuple[str, str], int]]:
 
 
 def composed(pictures: Tensor, colours: Tensor) -> Tensor:
-    """Straight colours and alpha over a background: uint8 (B, 4, H, W), (B, 3) in [-1, 1] -> (B, 3, H, W).
+    """Straight colours and alpha over a background, (B, 3, H, W) in [-1, 1].
 
-    alpha · colour + (1 - alpha) · background. (Porter & Duff 1984, "over")
+    pictures: uint8 (B, 4, H, W); colours: (B, 3) in [-1, 1]. alpha · colour + (1 - alpha) · background. (Porter & Duff 1984, "over")
     """
     alpha = pictures[:, 3:].float() / 255
     return alpha * to_float(pictures[:, :3]) + (1 - alpha) * colours[:, :, None, None]
@@ -218,7 +218,7 @@ class Emoji(Captioned):
 
 
 def captions(cells: Tensor, generator: torch.Generator) -> list[str]:
-    """Captions of cells (n, 3), in several wordings; one in ten leaves out style or ground."""
+    """Captions of cells (n, 3), in several wordings; one in ten has no style, one in ten no ground."""
     n = len(cells)
     kept = (torch.rand(n, 2, generator=generator) < 0.9).tolist()
     orders = torch.rand(n, 3, generator=generator).argsort(dim=1)
