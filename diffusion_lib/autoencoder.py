@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from diffusion_lib.guards import real, whole
 from diffusion_lib.layers import Attention, Downsample, ResidualBlock, Upsample
 from diffusion_lib.noise import randn_like
+from diffusion_lib.parallel import drawn
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,9 @@ class Autoencoder(nn.Module):
         (Kingma & Welling 2014, section 2.4) captions: not heard; batches have them.
         """
         mean, log_variance = self.moments(x)
-        drawn = mean + (log_variance / 2).exp() * randn_like(mean, generator)
-        error = F.mse_loss(self.decoder(self.post_quant(drawn)), x)
+        eps = drawn(lambda n: randn_like(mean.new_empty(n, *mean.shape[1:]), generator), len(mean))
+        z = mean + (log_variance / 2).exp() * eps
+        error = F.mse_loss(self.decoder(self.post_quant(z)), x)
         divergence = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
         return error + self.config.kl * divergence.mean()
 

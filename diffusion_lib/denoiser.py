@@ -11,6 +11,7 @@ from diffusion_lib.conditions import Cond
 from diffusion_lib.cores import by_core
 from diffusion_lib.guards import floats, real
 from diffusion_lib.noise import randn_like
+from diffusion_lib.parallel import drawn
 from diffusion_lib.schedules import Schedule
 
 Denoise = Callable[[Tensor, int | Tensor], Tensor]  # (x, t) -> an estimate of x_0
@@ -118,10 +119,11 @@ class Denoiser(nn.Module):
         self, x0: Tensor, cond: Cond | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Mean squared error on the net's own target, at random times. (Ho et al. 2020, eq. 14)"""
-        t = self.schedule.index(self.times(len(floats("x0", x0)), generator))  # (B,)
+        n = len(floats("x0", x0))
+        t = self.schedule.index(drawn(lambda n: self.times(n, generator), n))  # (B,)
         if t.shape != (len(x0),) or not t.all():
             raise ValueError(f"times must give one t in 1…{self.schedule.T} a picture, not {t}")
-        eps = randn_like(x0, generator)
+        eps = drawn(lambda n: randn_like(x0.new_empty(n, *x0.shape[1:]), generator), n)
         alpha, sigma = self.schedule.at(t, like=x0)
         output = self.ask(alpha * x0 + sigma * eps, t, cond)
         square = (output - self.target(x0, eps, alpha, sigma)).square()  # (B, …)

@@ -80,25 +80,31 @@ class Attention(nn.Module):
                 got = f"{mask.dtype} {tuple(mask.shape)}"
                 raise ValueError(f"a mask is bool (B, L), True = attend: not {got}")
             mask = mask[:, None, None, :]  # (B, 1, 1, L): for all heads and all queries
-            if causal:  # scaled_dot_product_attention takes a mask or a flag, not both
-                mask = mask & mask.new_ones(x.shape[1], x.shape[1]).tril()  # (B, 1, L, L)
-        h = F.scaled_dot_product_attention(
-            self._split(self.query(x)),
-            self._split(self.key(context)),
-            self._split(self.value(context)),
-            attn_mask=mask,
-            is_causal=causal and mask is None,
-        )  # (B, h, N, D/h)
-        return self.out(h.transpose(1, 2).flatten(2))
+        if causal:
+            past = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+            mask = past if mask is None else mask & past  # (B, 1, L, L)
+        query, value = self._split(self.query(x)), self._split(self.value(context))
+        key = self._split(self.key(context))
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # torch's fused kernel takes up to ten times as long backwards, in bfloat16 on a CPU
+            h = softmax(query, key, mask) @ value
+        else:
+            h = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(h.transpose(1, 2).flatten(2))  # h: (B, h, N, D/h)
 
     def weights(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None):
         """The map that `forward` applies and does not keep: (B, h, N, L), rows summing to 1."""
-        query = self._split(self.query(x))
         key = self._split(self.key(x if context is None else context))
-        logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])  # (B, h, N, L)
-        if mask is not None:
-            logits = logits.masked_fill(~mask[:, None, None, :], -torch.inf)
-        return logits.softmax(-1)
+        mask = None if mask is None else mask[:, None, None, :]
+        return softmax(self._split(self.query(x)), key, mask)
+
+
+def softmax(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(Q Kᵀ / √d), 0 where the mask is False: (…, N, L)."""
+    logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf)
+    return logits.softmax(-1)
 
 
 class GatedFeedForward(nn.Module):

@@ -39,11 +39,14 @@ class Muon(torch.optim.AdamW):
         momentum: float = 0.95,
         rounds: int = 5,
         map: Callable[..., Iterable] = map,
+        precision: torch.dtype = torch.float32,
         **adamw,
     ) -> None:
-        """rounds: of Newton-Schulz; map: Python's, or that of a pool of threads, to share the work."""
+        """rounds: of Newton-Schulz, whose products are of that precision (bfloat16 is enough);
+        map: Python's, or that of a pool of threads, to share the work."""
         super().__init__(params, lr=lr, **adamw)
         self.gain, self.momentum, self.rounds, self.map = gain, momentum, rounds, map
+        self.precision = precision
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -66,7 +69,8 @@ class Muon(torch.optim.AdamW):
         ahead = torch.stack([self.ahead(w).flatten(1) for w in weights])
         rows, columns = ahead.shape[1:]
         length = self.gain * group["lr"] * max(1, rows / columns) ** 0.5
-        for weight, move in zip(weights, orthogonalised(ahead, self.rounds)):
+        moves = orthogonalised(ahead.to(self.precision), self.rounds).to(ahead.dtype)
+        for weight, move in zip(weights, moves):
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.sub_(move.view(weight.shape), alpha=length)
             weight.grad = None

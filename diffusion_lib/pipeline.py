@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,9 @@ from diffusion_lib.denoiser import Denoise, Denoiser, clipped, guided, logit_nor
 from diffusion_lib.guards import pictures, texts, whole
 from diffusion_lib.minilm import load_minilm
 from diffusion_lib.noise import seeded
+from diffusion_lib.parallel import drawn
 from diffusion_lib.sampling import Step, ddim, last
+from diffusion_lib.stable_diffusion import MINILM
 from diffusion_lib.text import TextConfig, TextEncoder, Tokenizer
 from diffusion_lib.unet import UNet, UNetConfig
 
@@ -79,7 +82,7 @@ class TextToImage(nn.Module):
         captions = texts(
             captions, "captions", len(x0 if latent else pictures("pictures", x0, few=7))
         )
-        dropped = torch.rand(len(captions), generator=generator) < self.drop
+        dropped = drawn(lambda n: torch.rand(n, generator=generator), len(captions)) < self.drop
         cond = self.encode(["" if d else c for c, d in zip(captions, dropped)])
         if self.autoencoder is not None and not latent:
             with torch.no_grad():
@@ -185,10 +188,9 @@ class TextToImage(nn.Module):
 def sprite_config(words: Sequence[str]) -> dict:
     """The sprite model's configuration: what `make train` trains and the checkpoint holds."""
     text = TextConfig(vocabulary=len(Tokenizer(words)))
-    unet = asdict(UNetConfig(layers=1, context_dim=text.dim))
     return {
-        "unet": {k: list(v) if isinstance(v, tuple) else v for k, v in unet.items()},  # as in JSON
-        "text": asdict(text),
+        "unet": as_json(UNetConfig(layers=1, context_dim=text.dim)),
+        "text": as_json(text),
         "vocabulary": sorted(words),
         "schedule": "cosine",
         "T": 1000,
@@ -198,11 +200,75 @@ def sprite_config(words: Sequence[str]) -> dict:
     }
 
 
+def as_json(config) -> dict:
+    """A configuration's fields as a checkpoint will give them back: JSON has lists for tuples."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+
+
+def latent_config(
+    autoencoder: AutoencoderConfig, size: int, words: Sequence[str] | None = None, length: int = 32
+) -> dict:
+    """The configuration of a model that paints latents of size x size of such an autoencoder.
+
+    words: the vocabulary of a text encoder of its own, prompts of `length` tokens; None: MiniLM.
+    """
+    text = words is not None and TextConfig(len(Tokenizer(words)), length, dim=192)
+    latent = autoencoder.latent_channels
+    unet = UNetConfig(
+        latent,
+        latent,
+        channels=(48, 96, 96),
+        layers=1,
+        context_dim=text.dim if text else MINILM.dim,
+    )
+    return {
+        "unet": as_json(unet),
+        "autoencoder": as_json(autoencoder),
+        "text": as_json(text) if text else "minilm",
+        "vocabulary": sorted(words or ()),
+        "schedule": "cosine",
+        "T": 1000,
+        "prediction": "flow",
+        "times": "logit-normal",
+        "size": size,
+    }
+
+
 def load_pretrained(name: str | Path = "sprites") -> TextToImage:
     """A trained model, ready to `generate`: a shipped one by name, or a checkpoint file by path.
 
     Raises FileNotFoundError or ValueError, saying what is there or what is wrong with the file.
     """
+
+    def build(config: dict, weights: dict) -> TextToImage:
+        unet, text = config["unet"], config["text"]
+        layers = 0 if text == "minilm" else text["layers"]
+        if max(unet["layers"] * len(unet["channels"]), layers) > len(weights):
+            raise ValueError("its weights are not those that its configuration speaks of")
+        return TextToImage.from_config(config, device="meta")  # no memory, no drawing
+
+    return restored(name, build)
+
+
+def load_autoencoder(name: str | Path = "emoji") -> Autoencoder:
+    """The trained autoencoder within a shipped model, or in a checkpoint file; raises as above."""
+
+    def build(config: dict, weights: dict) -> Autoencoder:
+        within = {k: w for k, w in weights.items() if k.startswith("autoencoder.")}
+        if within:  # the file holds a whole painter
+            weights.clear()
+            weights |= {k.removeprefix("autoencoder."): w for k, w in within.items()}
+        with torch.device("meta"):
+            return Autoencoder(AutoencoderConfig(**config["autoencoder"]))
+
+    return restored(name, build)
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def restored(name: str | Path, build: Callable[[dict, dict[str, Tensor]], Model]) -> Model:
+    """What build(configuration, weights) lays out, with its weights, to be used and not trained."""
     path = PRETRAINED / f"{name}.safetensors"
     if not path.is_file():
         path = Path(name)
@@ -212,14 +278,11 @@ def load_pretrained(name: str | Path = "sprites") -> TextToImage:
     checkpoint = load_checkpoint(path)
     weights = finished(checkpoint).part("model")
     try:
-        unet, text = checkpoint.config["unet"], checkpoint.config["text"]
-        layers = 0 if text == "minilm" else text["layers"]
-        depth = max(unet["layers"] * len(unet["channels"]), layers)
-        if depth > len(weights) or not all(w.is_floating_point() for w in weights.values()):
-            raise ValueError("its weights are not those that its configuration speaks of")
-        model = TextToImage.from_config(checkpoint.config, device="meta")  # no memory, no drawing
+        if not all(w.is_floating_point() for w in weights.values()):
+            raise ValueError("its weights are no floating-point numbers")
+        model = build(checkpoint.config, weights)
         model.load_state_dict({k: w.float() for k, w in weights.items()}, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} does not fit this version of TextToImage: {error}") from error
+        raise ValueError(f"{path} does not fit this version of the library: {error}") from error
     model.to(memory_format=torch.channels_last)  # a fifth faster on CPUs
     return model.eval().requires_grad_(False)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 
+from diffusion_lib import parallel
 from diffusion_lib.checkpoints import finished, load_checkpoint, save_checkpoint, state_of
 from diffusion_lib.files import output, write
 from diffusion_lib.images import save_png
@@ -41,7 +42,8 @@ class Run:
 
     def __enter__(self) -> "Run":
         try:
-            self.lock.acquire()
+            if parallel.first():
+                self.lock.acquire()
         except Timeout:
             raise OSError(
                 f"another process trains {self.path}: wait, or name another --output"
@@ -83,33 +85,42 @@ class Run:
             )
         log = list(self.resume.log) if self.resume else []  # rows of step, loss and seconds
         before, began, losses = log[-1]["seconds"] if log else 0.0, time.perf_counter(), []
-        print(f"checkpoints, samples and the loss curve: {self.name}.*")
-        with tqdm(total=self.steps, initial=self.start, unit="step") as bar, _ctrl_c() as stop:
+        first, step, stop = parallel.first(), self.start, False
+        if first:
+            print(f"checkpoints, samples and the loss curve: {self.name}.*")
+        bar = tqdm(total=self.steps, initial=step, unit="step", disable=not first)
+        with bar, _ctrl_c() as pressed:
             recipe |= dict(steps=self.steps, resume=self.resume)
-            for state in train(model, batches, **recipe) if self.start < self.steps else ():
+            for state in train(model, batches, **recipe) if step < self.steps else ():
                 bar.update()
+                step = state.step
                 losses.append(state.loss)
-                if state.step % every and state.step < self.steps and not stop:
+                stop = parallel.agreed(torch.tensor(float(bool(pressed)))) > 0  # all stop, or none
+                if step % every and step < self.steps and not stop:
                     continue
                 loss = torch.stack(losses).mean().item()
                 losses.clear()
-                bar.set_postfix(loss=f"{loss:.4f}")
-                seconds = round(before + time.perf_counter() - began, 1)
-                log.append({"step": state.step, "loss": loss, "seconds": seconds})
-                checkpoint = state_of(state, config)
-                checkpoint.log = log
-                save_checkpoint(self.path, checkpoint)
-                write(f"{self.name}.json", json.dumps(log, indent=1).encode())
+                if first:
+                    bar.set_postfix(loss=f"{loss:.4f}")
+                    seconds = round(before + time.perf_counter() - began, 1)
+                    log.append({"step": step, "loss": loss, "seconds": seconds})
+                    checkpoint = state_of(state, config)
+                    checkpoint.log = log
+                    save_checkpoint(self.path, checkpoint)
+                    write(f"{self.name}.json", json.dumps(log, indent=1).encode())
                 if stop:
                     break
-                _draw_curve(log, f"{self.name}.loss.png")
-                save_png(show(state.ema.model), f"{self.name}.png")
-        if stop and bar.n < self.steps:
-            print(f"stopped and saved at step {bar.n}; the same command goes on from there")
+                if first:
+                    _draw_curve(log, f"{self.name}.loss.png")
+                    save_png(show(state.ema.model), f"{self.name}.png")
+        if stop and step < self.steps:
+            if first:
+                print(f"stopped and saved at step {step}; the same command goes on from there")
             raise KeyboardInterrupt
-        save_checkpoint(self.model_path, finished(load_checkpoint(self.path)))
-        total = log[-1]["seconds"] if log else 0
-        print(f"{self.steps} steps in {total:.0f} s: {self.model_path}")
+        if first:
+            save_checkpoint(self.model_path, finished(load_checkpoint(self.path)))
+            total = log[-1]["seconds"] if log else 0
+            print(f"{self.steps} steps in {total:.0f} s: {self.model_path}")
 
 
 def _draw_curve(log: list[dict], path: str) -> None:

@@ -84,7 +84,7 @@ TEXT_NAMES = [
     (r"\.mlp\.fc2\.", ".out."),
 ]
 
-# MiniLM (Wang et al. 2020), trained to tell what a sentence means: 22.7 M parameters
+# MiniLM (Wang et al. 2020), trained to tell what a sentence means (Reimers & Gurevych 2019)
 MINILM = TextConfig(30522, length=512, dim=384, layers=6, heads=12, post_norm=True, eps=1e-12)
 BERT_NAMES = [
     (r"^bert\.", ""),

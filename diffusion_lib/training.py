@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from diffusion_lib import parallel
 from diffusion_lib.checkpoints import Checkpoint, fingerprint
 from diffusion_lib.guards import fits, real, whole, why_not
 from diffusion_lib.noise import seeded
@@ -107,13 +108,14 @@ def train(
         whole("steps (the checkpoint has done that many)", steps, resume.step + 1)
         resume.restore(state)
     model.train()
+    loss_of = parallel.loss_of(model)
     for batch in chain([first], batches):
         batch = [b.to(device) if isinstance(b, Tensor) else b for b in batch]
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(state.step, steps, lr, warmup)
         optimiser.zero_grad()
         with torch.autocast(device.type, dtype=amp, enabled=amp is not None):
-            loss = model.loss(*batch, generator=generator)
+            loss = loss_of(*batch, generator=generator)
         if loss.ndim:
             raise ValueError(f"loss must be one number, not of shape {tuple(loss.shape)}: .mean()?")
         if not loss.isfinite():
@@ -126,7 +128,7 @@ def train(
         scaler.step(optimiser)
         scaler.update()
         state.step += 1
-        state.loss = loss.detach()
+        state.loss = parallel.agreed(loss.detach())
         state.ema.update(model, state.step)
         yield state
         if state.step >= steps:
@@ -147,7 +149,8 @@ def shuffled(dataset, batch_size: int, seed: int = 0, start: int = 0) -> Iterato
     """Endless shuffled batches, a new order each epoch; `start` skips that many at no cost.
 
     dataset: any map-style data set. One with `batch(row numbers)` is asked for whole batches; the
-    items of others are collated, as by PyTorch's DataLoader.
+    items of others are collated, as by PyTorch's DataLoader. Under torchrun each process gets its
+    part of every batch.
     """
     if not hasattr(dataset, "__len__"):
         raise TypeError("shuffled takes a data set with len() and [i]; train takes any iterable")
@@ -160,7 +163,7 @@ def shuffled(dataset, batch_size: int, seed: int = 0, start: int = 0) -> Iterato
         epoch, first = divmod(start, per_epoch)
         order = torch.randperm(n, generator=seeded(whole("seed", seed) * 1_000_003 + epoch))
         for i in range(first, per_epoch):
-            rows = order[i * batch_size : (i + 1) * batch_size]
+            rows = parallel.part(order[i * batch_size : (i + 1) * batch_size])
             if hasattr(dataset, "batch"):
                 yield dataset.batch(rows)
             else:

@@ -136,3 +136,17 @@ def test_float16_skips_a_step_that_overflows():
     scaler.step(optimiser)
     scaler.update()
     assert torch.equal(weight, torch.ones(2, 2)) and scaler.get_scale() == 2.0
+
+
+def test_products_in_bfloat16_are_near_enough():
+    torch.manual_seed(0)
+    gradient, moves = torch.randn(24, 40), []
+    for precision in (torch.float32, torch.bfloat16):
+        weight = nn.Parameter(torch.zeros(24, 40))
+        optimiser = Muon([weight], lr=0.01, precision=precision)
+        weight.grad = gradient.clone()
+        optimiser.step()
+        moves.append(weight.detach().clone())
+    assert all(m.dtype == torch.float32 for m in moves)
+    assert not torch.equal(*moves)
+    assert torch.cosine_similarity(moves[0].flatten(), moves[1].flatten(), dim=0) > 0.999

@@ -120,3 +120,20 @@ def test_attention_weights_are_the_map_that_forward_applies():
     value = layer.value(context).unflatten(-1, (4, 4)).transpose(1, 2)
     by_hand = layer.out((weights @ value).transpose(1, 2).flatten(2))
     assert torch.allclose(by_hand, layer(x, context, mask), atol=1e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_under_autocast_is_the_fused_one(causal, masked):
+    torch.manual_seed(0)
+    attention, x = Attention(32, heads=4), torch.randn(3, 7, 32)
+    mask = torch.arange(7) < torch.tensor([[7], [4], [1]]) if masked else None
+    expected = attention(x, mask=mask, causal=causal)
+    expected.square().mean().backward()
+    gradient, attention.query.weight.grad = attention.query.weight.grad, None
+    with torch.autocast("cpu", torch.bfloat16):
+        got = attention(x, mask=mask, causal=causal)
+    got.float().square().mean().backward()
+    assert (got - expected).abs().max() < 0.02 * expected.abs().max()
+    off = (attention.query.weight.grad - gradient).abs().max()
+    assert off < 0.03 * gradient.abs().max()
