@@ -8,6 +8,8 @@ from tqdm.auto import tqdm
 
 from diffusion_lib.cores import by_core
 from diffusion_lib.data.emoji import (
+    COLOURS,
+    GROUNDS,
     HELD_OUT,
     NEVER,
     TABLE,
@@ -15,7 +17,9 @@ from diffusion_lib.data.emoji import (
     Emoji,
     Words,
     caption,
+    composed,
     parse,
+    sheets,
 )
 from diffusion_lib.judge import Gallery, Verdict, load_judge
 from diffusion_lib.metrics import clustered_interval
@@ -42,7 +46,9 @@ def painted(
 
 def real(prompts: Sequence[str]) -> Tensor:
     """The artists' own pictures of full prompts, (B, 3, 64, 64)."""
-    return torch.stack([Emoji().render(prompt) for prompt in prompts])
+    (tiles, rows), named = sheets(), [parse(prompt) for prompt in prompts]
+    grounds = COLOURS[[GROUNDS.index(words.ground) for words in named]]
+    return composed(tiles[[rows[words.thing, words.style] for words in named]], grounds)
 
 
 def instead(prompts: Sequence[str], thing: bool, seed: int = 0) -> list[str]:

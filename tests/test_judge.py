@@ -32,7 +32,7 @@ def test_it_learns_a_few_pictures():
     images, cells = data.pictures(rows), data.cells[rows]
     judge = Judge(JudgeConfig((8, 16, 16, 32)))
     optimiser = torch.optim.Adam(judge.parameters(), lr=3e-3)
-    for _ in range(60):
+    for _ in range(150):
         loss = judge.loss(images, cells[:, 0], cells[:, 1])
         optimiser.zero_grad()
         loss.backward()

@@ -54,7 +54,7 @@ def test_a_killed_process_ends_the_run_which_then_goes_on(tmp_path):
     path, until = tmp_path / "a.safetensors", time.time() + 120
     while not path.exists() and time.time() < until:
         time.sleep(0.5)
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
+    listed = subprocess.run(["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True).stdout
     workers = [
         int(line.split()[0])
         for line in listed.splitlines()
