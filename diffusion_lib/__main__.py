@@ -128,10 +128,14 @@ def generate(args: argparse.Namespace) -> None:
     film = model.film(args.prompts, negative=args.negative, seed=args.seed, **how(args))
     frames = []
     for step in tqdm(film, total=args.steps, desc="denoising", unit="step"):
-        frames.append(tile(step.x.clamp(-1, 1), scale=16))
+        frames.append(tile(step.x.clamp(-1, 1), scale=max(1, 256 // step.x.shape[-1])))
     save_png(frames[-1], args.output)
     save_gif(frames, movie)
     print(f"picture: {args.output}\nfilm:    {movie}")
+    if args.model == "emoji":
+        print(
+            "It learned from drawings by Microsoft, Google, Twitter and EmojiOne: data/emoji/NOTICE.md"
+        )
 
 
 def train_model(args: argparse.Namespace) -> None:

@@ -1,7 +1,9 @@
 """On a CPU, a core for each part of a batch, instead of all cores for each operation in turn."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,7 +25,16 @@ def by_core(f: Callable[..., Tensor], *batch: Tensor | None) -> Tensor:
     if parts < 2 or plain or batch[0].device.type != "cpu":
         return f(*batch)
     pieces = [(None,) * parts if b is None else b.tensor_split(parts) for b in batch]
-    with ThreadPoolExecutor(parts, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        answers = list(pool.map(torch.no_grad()(f), *pieces))
+    answers = list(workers(parts).map(torch.no_grad()(f), *pieces))
     torch.set_num_threads(threads)  # for threads yet to come: the number set last is theirs
     return torch.cat(answers)
+
+
+@lru_cache(maxsize=1)
+def workers(n: int) -> ThreadPoolExecutor:
+    """Threads that live on from call to call, each on one core: they keep the memory they work in."""
+    return ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,))
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's threads
+    os.register_at_fork(after_in_child=workers.cache_clear)

@@ -1,3 +1,5 @@
+import multiprocessing
+import os
 import threading
 
 import pytest
@@ -77,3 +79,23 @@ def test_threads_begun_later_have_all_cores(two_threads):
     thread.start()
     thread.join()
     assert seen == [2]
+
+
+@torch.no_grad()
+def test_threads_live_on_from_call_to_call(two_threads):
+    seen = set()
+    for _ in range(3):
+        by_core(lambda x: seen.add(threading.get_ident()) or x, torch.ones(64, 1))
+    assert len(seen) <= 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on Windows")
+@torch.no_grad()
+def test_a_forked_process_begins_threads_of_its_own(two_threads):
+    by_core(lambda x: x, torch.ones(64, 1))
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: by_core(lambda x: x, torch.ones(64, 1))
+    )
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0

@@ -1,15 +1,16 @@
-"""Paints the README's pictures with the shipped model: python tools/pictures.py"""
+"""Paints the pictures of README and docs with the shipped models: python tools/pictures.py"""
 
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
 
-from diffusion_lib import load_pretrained
-from diffusion_lib.data import HELD_OUT, parse
+from diffusion_lib import ddim, last, load_pretrained
+from diffusion_lib.data import HELD_OUT, Emoji, parse
 from diffusion_lib.images import save_png, tile
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+ROOT = Path(__file__).resolve().parent.parent
+ASSETS, SEEDS = ROOT / "assets", ROOT / "docs" / "seeds"
 PROMPTS = [
     "a blue dragon facing right",
     "a knight with a red shield in the snow",
@@ -24,6 +25,16 @@ PROMPTS = [
     "a blue crystal in a cave",
     "an orange snail facing left on grass",
 ]
+EMOJI = {
+    "an owl, flat style, on a green background": "held out: no training picture shows an owl in this style",
+    "a rocket, twemoji style, on a yellow background": "held out",
+    "grapes, noto style, on a white background": "held out",
+    "a robot, classic style, on an orange background": "held out",
+    "an octopus, blob style, on a blue background": "in the training pictures",
+    "a castle, soft style, on a pink background": "in the training pictures",
+    "a shark, noto style, on a white background": "a thing that no training picture shows in any style",
+    "a puppy, flat style, on a white background": "a word that no caption holds",
+}
 CELL, ROOM = 176, 44  # a picture of 11 times 16 pixels, and below it two lines of words
 
 
@@ -50,7 +61,8 @@ def labelled(images: torch.Tensor, columns: int) -> Image.Image:
     return sheet
 
 
-def main() -> None:
+def sprites() -> None:
+    """assets/prompts.png and assets/film.png"""
     model = load_pretrained("sprites")
     save_png(labelled(model.generate(PROMPTS, seed=4), columns=6), ASSETS / "prompts.png")
     film = list(model.film(PROMPTS[:1], seed=4))
@@ -59,5 +71,26 @@ def main() -> None:
     save_png(tile(rows, columns=len(shown), scale=7, pad=6), ASSETS / "film.png")
 
 
+def emoji() -> None:
+    """docs/seeds.md: the first 64 seeds of each prompt; assets/emoji.png: 24 held-out prompts."""
+    model = load_pretrained("emoji")
+    SEEDS.mkdir(exist_ok=True)
+    noise = torch.cat([model.noise(1, seed) for seed in range(64)])
+    page = [
+        "# The first 64 seeds of eight prompts",
+        "Seeds 0 to 63 from left to right and from top to bottom, none left out; 20 steps, guidance 2. "
+        "`python tools/pictures.py` paints them again.",
+    ]
+    for i, (prompt, what) in enumerate(EMOJI.items(), start=1):
+        denoise = model.denoise_with([prompt] * 64)
+        images = model.decode(last(ddim(denoise, model.denoiser.schedule, noise, 20)))
+        tile(images.clamp(-1, 1), columns=16).save(SEEDS / f"{i}.webp", quality=90)
+        page += [f"## {prompt}", f"({what})", f"![64 pictures of: {prompt}](seeds/{i}.webp)"]
+    (ROOT / "docs" / "seeds.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    prompts = Emoji.held_out_prompts(24, seed=7)
+    save_png(tile(model.generate(prompts, seed=0), columns=12, pad=4), ASSETS / "emoji.png")
+
+
 if __name__ == "__main__":
-    main()
+    sprites()
+    emoji()
