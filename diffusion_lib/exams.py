@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -29,18 +30,14 @@ from diffusion_lib.pipeline import TextToImage
 AT_ONCE = 100  # pictures
 
 
-def painted(
-    model: TextToImage, prompts: Sequence[str], seed: int, steps: int, name: str = "", **how
-) -> Tensor:
-    """A picture for each prompt, on the CPU in [-1, 1], with a bar that moves at each step."""
+def painted(model: TextToImage, prompts: Sequence[str], seed: int, name: str = "", **how) -> Tensor:
+    """A picture for each prompt, on the CPU, with a bar; how: as in `generate`."""
     pictures = []
     with tqdm(total=len(prompts), desc=name, unit="picture", leave=False) as bar:
         for i in range(0, len(prompts), AT_ONCE):
             some = prompts[i : i + AT_ONCE]
-            film = model.film(some, seed=seed + i, steps=steps, **how)
-            for n, step in enumerate(film, start=1):
-                bar.update(n * len(some) // steps - (n - 1) * len(some) // steps)
-            pictures.append(step.x.clamp(-1, 1).cpu())
+            pictures.append(model.generate(some, seed=seed + i, **how).cpu())
+            bar.update(len(some))
     return torch.cat(pictures)
 
 
@@ -123,14 +120,16 @@ class Exam:
             f"{near[1].median():.3f} and {near[1].quantile(0.05):.3f}"
         )
 
-    @torch.no_grad()
     def nearest_of_ten(self, images: Tensor, prompts: Sequence[str], seed: int) -> Tensor:
         """(B,) bool: of the true picture and nine of other things in the same style, before the same
         ground, is the true one the nearest to the judge's eye (cosine of its features)?"""
-        seen = torch.nn.functional.normalize(self.judge.features(images))
-        nearness = []
+        seen, nearness = self.features(images), []
         for i in range(10):
             others = prompts if i == 0 else instead(prompts, thing=True, seed=seed + i)
-            features = self.judge.features(real(others))
-            nearness.append((seen * torch.nn.functional.normalize(features)).sum(1))
+            nearness.append((seen * self.features(real(others))).sum(1))
         return torch.stack(nearness).argmax(0) == 0
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """What the judge sees, (B, D), of length 1."""
+        return F.normalize(torch.cat([self.judge.features(some) for some in images.split(256)]))

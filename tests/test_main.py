@@ -47,7 +47,7 @@ def test_generate_writes_a_grid_and_its_film(tmp_path, capsys):
     [
         (["a red dragn"], "unknown word 'dragn' in 'a red dragn'; did you mean 'dragon'"),
         (["a cat", "--steps", 1001], "steps must be in 1…1000"),
-        (["a cat", "--model", "nothing"], "shipped: sprites"),
+        (["a cat", "--model", "nothing"], "shipped: emoji, judge, sprites"),
         (["a cat", "--steps", 1, "-o", "FILE/x.png"], "could not write"),
     ],
 )
