@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 
 # What a user may set, after make or before it. The text reaches the commands through the environment,
 # exactly as typed: neither make nor the shell ever reads a prompt as code.
-OPTIONS := PROMPT STEPS GUIDANCE NEGATIVE SAMPLER SEED OUT MODEL PICTURES FILES RECORDS DATA TEXT
+OPTIONS := PROMPT STEPS GUIDANCE NEGATIVE SAMPLER SEED OUT MODEL PICTURES FILES RECORDS DATA TEXT START
 $(foreach v,$(OPTIONS),$(eval override $(v) := $$(value $(v))))
 export $(OPTIONS)
 
@@ -37,8 +37,8 @@ test: .venv/.test  ## run the tests; run every notebook and compare its outputs
 progress: .venv/.notebooks  ## which exercises are solved, and which is next
 	@$(BIN)/python -m diffusion_lib progress
 
-train: .venv/.core  ## train on sprites, or on DATA=folder; go on after Ctrl-C (DATA= TEXT= STEPS= SEED= OUT=)
-	@$(BIN)/python -m diffusion_lib train $${DATA:+--data "$$DATA"} $${TEXT:+--text "$$TEXT"} \
+train: .venv/.core  ## train on sprites, or on DATA=folder; go on after Ctrl-C (DATA= TEXT= START= STEPS= SEED= OUT=)
+	@$(BIN)/python -m diffusion_lib train $${DATA:+--data "$$DATA"} $${TEXT:+--text "$$TEXT"} $${START:+--start "$$START"} \
 	  $${STEPS:+--steps "$$STEPS"} $${SEED:+--seed "$$SEED"} $${OUT:+--output "$$OUT"}
 
 evaluate: .venv/.core  ## measure prompt accuracy (MODEL= PICTURES= STEPS= GUIDANCE= SEED=)

@@ -85,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--part", default="painter", choices=PARTS, help="what is trained")
     p.add_argument("--text", default="words", choices=["words", "minilm"], help="who reads prompts")
     p.add_argument("--autoencoder", default="emoji", help="a shipped model, or a checkpoint's path")
+    p.add_argument(
+        "--start", help="a shipped model or a checkpoint to go on from, not fresh weights"
+    )
     p.add_argument("--size", type=count, default=64, help="pixels a side of a folder's pictures")
     p.add_argument("--steps", type=count, default=1000, help="shipped: sprites took 4000")
     p.add_argument("--batch-size", type=count, default=64)
@@ -166,7 +169,7 @@ def recipe_of(args: argparse.Namespace) -> recipes.Recipe:
         return recipes.autoencoder(args.data, args.seed, args.size)
     if args.data == "sprites":
         return recipes.sprites(args.seed)
-    about = args.size, args.text, args.autoencoder, args.device
+    about = args.size, args.text, args.autoencoder, args.start, args.device
     return recipes.painter(args.data, args.seed, *about)
 
 

@@ -22,6 +22,7 @@ from diffusion_lib.pipeline import (
     as_json,
     latent_config,
     load_autoencoder,
+    load_pretrained,
     sprite_config,
 )
 from diffusion_lib.text import Tokenizer
@@ -60,26 +61,36 @@ def painter(
     size: int = 64,
     text: str = "words",
     autoencoder: str | Path = "emoji",
+    start: str | Path | None = None,
     device: str = "cpu",
 ) -> Recipe:
     """A model that paints such pictures in the latents of a trained autoencoder.
 
     data: "emoji" or a folder; text: "words", learned from the captions, or "minilm"; autoencoder:
     a shipped model or a checkpoint's path. The latents are scaled by what these pictures need.
+    start: a model to go on from, instead of fresh weights; then all but the data are as it has them.
     """
     pictures, prompts = pictures_of(data, seed, size)
-    trained = load_autoencoder(autoencoder).to(device)
-    some = torch.randperm(len(pictures), generator=seeded(seed))[:2048]
-    trained.measure_scale(pictures.batch(rows)[0].to(device) for rows in some.split(256))
+    trained = load_autoencoder(autoencoder if start is None else start).to(device)
+    if start is None:
+        some = torch.randperm(len(pictures), generator=seeded(seed))[:2048]
+        trained.measure_scale(pictures.batch(rows)[0].to(device) for rows in some.split(256))
     latents = Latents(pictures, trained)
-    words = None if text == "minilm" else pictures.words
-    longest = max(len(Tokenizer.split(caption)) for caption in pictures.captions)
-    config = latent_config(trained.config, latents.latents.shape[-1], words, max(32, longest + 1))
-    torch.manual_seed(seed % 2**63)
-    model = TextToImage.from_config(config)
-    model.autoencoder.load_state_dict(trained.state_dict())
-    model.autoencoder.requires_grad_(False)
-    return Recipe(latents, model, config, samples(prompts, seed, scale=2))
+    if start is None:
+        words = None if text == "minilm" else pictures.words
+        longest = max(len(Tokenizer.split(caption)) for caption in pictures.captions)
+        side = latents.latents.shape[-1]
+        config = latent_config(trained.config, side, words, max(32, longest + 1))
+        torch.manual_seed(seed % 2**63)
+        model = TextToImage.from_config(config)
+        model.autoencoder.load_state_dict(trained.state_dict())
+        model.autoencoder.requires_grad_(False)
+    else:
+        model = load_pretrained(start)
+        model.tokenizer(pictures.captions)  # a word that it does not know is told now
+        model.denoiser.requires_grad_(True)
+        model.text_encoder.requires_grad_(True)
+    return Recipe(latents, model, model.config, samples(prompts, seed, scale=2))
 
 
 def autoencoder(data: str, seed: int = 0, size: int = 64) -> Recipe:

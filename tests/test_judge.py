@@ -5,8 +5,9 @@ from torch.nn.functional import avg_pool2d
 from diffusion_lib import exams
 from diffusion_lib.autoencoder import Autoencoder, AutoencoderConfig
 from diffusion_lib.data.emoji import STYLES, THINGS, Emoji, parse
-from diffusion_lib.judge import Gallery, Judge, JudgeConfig, Lessons
+from diffusion_lib.judge import Gallery, Judge, JudgeConfig, Lessons, load_judge
 from diffusion_lib.noise import seeded
+from diffusion_lib.pipeline import load_autoencoder, load_pretrained
 
 
 def test_its_verdict_is_what_it_sees():
@@ -93,3 +94,25 @@ def test_lessons_are_real_pictures_changed_a_little():
     opaque = Emoji().tiles[:200, 3, 24:40, 24:40].amin((1, 2)) == 255
     off = (drawn[:, :, 28:36, 28:36].mean((2, 3)) - centre)[opaque].abs().mean()
     assert opaque.sum() > 50 and off < 0.25
+
+
+def test_the_shipped_judge_knows_real_pictures_after_the_autoencoder():
+    judge, coder = load_judge(), load_autoencoder()
+    prompts = Emoji.held_out_prompts(200)
+    with torch.no_grad():
+        images = coder.decode(coder.encode(exams.real(prompts)))
+    verdict = judge.verdict(images, prompts)
+    assert verdict.both.float().mean() >= 0.97
+    assert exams.Exam().nearest_of_ten(images[:40], prompts[:40], 0).float().mean() >= 0.97
+    swapped = exams.instead(prompts, thing=True)
+    assert judge.verdict(images, swapped).thing.float().mean() <= 0.01
+
+
+def test_the_exam_prints_what_it_covers():
+    model = load_pretrained("emoji")
+    lines = list(exams.Exam().report(model, 3, steps=1))
+    assert lines[0].startswith("held-out prompts: thing ") and " style " in lines[0]
+    assert [line for line in lines if line.startswith("seen prompts: ")]
+    assert "nearer to the true picture than to 9 others" in lines[-1]
+    for words in ("ceiling", "floor", "nearest training picture", "second judge"):
+        assert any(words in line for line in lines)

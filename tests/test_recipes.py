@@ -104,6 +104,25 @@ def test_emoji_written_out_as_a_folder_train_to_the_same_result(tmp_path, autoen
     assert (losses[0] - losses[1]).abs().max() < 5e-3 and losses[0].std() > 0.01
 
 
+def test_a_new_run_may_start_from_a_trained_model(folder, autoencoder, tmp_path, capsys):
+    told = ["train", "--data", folder, *SHORT]
+    first = [*told, "--autoencoder", autoencoder, "-o", tmp_path / "a"]
+    second = [*told, "--start", tmp_path / "a.model.safetensors", "--lr", "1e-9"]
+    for command in (first, [*second, "-o", tmp_path / "b"]):
+        assert main([str(t) for t in command]) == 0
+    a, b = (load_pretrained(tmp_path / f"{n}.model.safetensors").state_dict() for n in "ab")
+    assert all(torch.equal(a[k], b[k]) for k in a if k.startswith("autoencoder"))
+    assert all((a[k] - b[k]).abs().max() < 1e-5 for k in a) and not all(
+        torch.equal(a[k], b[k]) for k in a
+    )
+    (tmp_path / "other").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "other" / "a.png")
+    (tmp_path / "other" / "a.txt").write_text("a zeppelin")
+    second[2] = tmp_path / "other"
+    assert main([str(t) for t in [*second, "-o", tmp_path / "c"]]) == 1
+    assert "unknown word 'zeppelin'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
