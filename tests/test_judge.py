@@ -100,7 +100,7 @@ def test_the_shipped_judge_knows_real_pictures_after_the_autoencoder():
     judge, coder = load_judge(), load_autoencoder()
     prompts = Emoji.held_out_prompts(200)
     with torch.no_grad():
-        images = coder.decode(coder.encode(exams.real(prompts)))
+        images = coder.decode(coder.encode(exams.real(prompts))).clamp(-1, 1)
     verdict = judge.verdict(images, prompts)
     assert verdict.both.float().mean() >= 0.97
     assert exams.Exam().nearest_of_ten(images[:40], prompts[:40], 0).float().mean() >= 0.97
