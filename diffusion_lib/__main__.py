@@ -137,7 +137,8 @@ def generate(args: argparse.Namespace) -> None:
     print(f"picture: {args.output}\nfilm:    {movie}")
     if args.model == "emoji":
         print(
-            "It learned from drawings by Microsoft, Google, Twitter and EmojiOne: data/emoji/NOTICE.md"
+            "it learned from drawings by Microsoft, Google, Twitter and EmojiOne: "
+            "diffusion_lib/data/emoji/NOTICE.md"
         )
 
 

@@ -63,6 +63,11 @@ def agreed(value: Tensor) -> Tensor:
     return value / place()[1]
 
 
+def anywhere(flag: bool, like: Tensor) -> bool:
+    """Whether it is so in any process; they talk by tensors on the device of `like`."""
+    return flag if place()[1] == 1 else bool(agreed(like.new_tensor(float(flag))) > 0)
+
+
 class Loss(nn.Module):
     """A model whose call is its loss, since DistributedDataParallel listens to calls."""
 

@@ -95,7 +95,7 @@ class Run:
                 bar.update()
                 step = state.step
                 losses.append(state.loss)
-                stop = parallel.agreed(torch.tensor(float(bool(pressed)))) > 0  # all stop, or none
+                stop = parallel.anywhere(bool(pressed), state.loss)  # all stop, or none
                 if step % every and step < self.steps and not stop:
                     continue
                 loss = torch.stack(losses).mean().item()
