@@ -9,8 +9,6 @@ from tqdm.auto import tqdm
 
 from diffusion_lib.cores import by_core
 from diffusion_lib.data.emoji import (
-    COLOURS,
-    GROUNDS,
     HELD_OUT,
     NEVER,
     TABLE,
@@ -18,9 +16,9 @@ from diffusion_lib.data.emoji import (
     Emoji,
     Words,
     caption,
-    composed,
+    cell,
+    draw,
     parse,
-    sheets,
 )
 from diffusion_lib.judge import Gallery, Verdict, load_judge
 from diffusion_lib.metrics import clustered_interval
@@ -43,9 +41,7 @@ def painted(model: TextToImage, prompts: Sequence[str], seed: int, name: str = "
 
 def real(prompts: Sequence[str]) -> Tensor:
     """The artists' own pictures of full prompts, (B, 3, 64, 64)."""
-    (tiles, rows), named = sheets(), [parse(prompt) for prompt in prompts]
-    grounds = COLOURS[[GROUNDS.index(words.ground) for words in named]]
-    return composed(tiles[[rows[words.thing, words.style] for words in named]], grounds)
+    return draw(torch.tensor([cell(parse(prompt)) for prompt in prompts]))
 
 
 def instead(prompts: Sequence[str], thing: bool, seed: int = 0) -> list[str]:
@@ -78,8 +74,8 @@ class Exam:
 
     def __init__(self) -> None:
         self.judge, self.gallery = load_judge(), Gallery()
-        cells = [cell for cell in self.gallery.rows]
-        self.shown = torch.tensor([c[0] not in NEVER and c not in HELD_OUT for c in cells])
+        shown = [c[0] not in NEVER and c not in HELD_OUT for c in self.gallery.rows]
+        self.shown = torch.tensor(shown)
 
     def report(self, model: TextToImage, n: int, seed: int = 0, **how) -> Iterator[str]:
         """n: pictures of each kind; how: as in `generate`. A picture has its prompt's ground."""

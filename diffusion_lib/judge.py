@@ -77,7 +77,7 @@ class Judge(nn.Module):
     def loss(
         self, x: Tensor, things: Tensor, styles: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Cross-entropy of both; things and styles: (B,) integers."""
+        """Cross-entropy of both, that of the things smoothed; things and styles: (B,) integers."""
         thing, style = self(x)
         return F.cross_entropy(thing, things, label_smoothing=0.1) + F.cross_entropy(style, styles)
 

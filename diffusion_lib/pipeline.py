@@ -254,21 +254,22 @@ def load_autoencoder(name: str | Path = "emoji") -> Autoencoder:
     """The trained autoencoder within a shipped model, or in a checkpoint file; raises as above."""
 
     def build(config: dict, weights: dict) -> Autoencoder:
-        within = {k: w for k, w in weights.items() if k.startswith("autoencoder.")}
-        if within:  # the file holds a whole painter
-            weights.clear()
-            weights |= {k.removeprefix("autoencoder."): w for k, w in within.items()}
         with torch.device("meta"):
             return Autoencoder(AutoencoderConfig(**config["autoencoder"]))
 
-    return restored(name, build)
+    return restored(name, build, within="autoencoder.")
 
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def restored(name: str | Path, build: Callable[[dict, dict[str, Tensor]], Model]) -> Model:
-    """What build(configuration, weights) lays out, with its weights, to be used and not trained."""
+def restored(
+    name: str | Path, build: Callable[[dict, dict[str, Tensor]], Model], within: str = ""
+) -> Model:
+    """What build(configuration, weights) lays out, with its weights, to be used and not trained.
+
+    within: where the weights begin with it, the others are another part's and not asked for.
+    """
     path = PRETRAINED / f"{name}.safetensors"
     if not path.is_file():
         path = Path(name)
@@ -277,6 +278,8 @@ def restored(name: str | Path, build: Callable[[dict, dict[str, Tensor]], Model]
         raise FileNotFoundError(f"no checkpoint named or at {str(name)!r}; shipped: {shipped}")
     checkpoint = load_checkpoint(path)
     weights = finished(checkpoint).part("model")
+    inner = {k.removeprefix(within): w for k, w in weights.items() if k.startswith(within)}
+    weights = inner or weights
     try:
         if not all(w.is_floating_point() for w in weights.values()):
             raise ValueError("its weights are no floating-point numbers")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from diffusion_lib.autoencoder import Autoencoder, AutoencoderConfig
 from diffusion_lib.data.captioned import Captioned
@@ -126,7 +126,6 @@ def judge(seed: int = 0, autoencoder: str | Path = "emoji", device: str = "cpu")
 
 def samples(prompts: Sequence[str], seed: int, scale: int) -> Callable[[TextToImage], Image.Image]:
     def show(model: TextToImage) -> Image.Image:
-        images: Tensor = model.generate(prompts, seed=seed)
-        return tile(images, scale=scale)
+        return tile(model.generate(prompts, seed=seed), scale=scale)
 
     return show

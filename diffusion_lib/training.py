@@ -101,7 +101,8 @@ def train(
     recipe |= dict(lr=lr, warmup=warmup, decay=decay, clip=clip, seed=int(seed), amp=str(amp))
     batches = _forever(batches)
     first = next(batches)
-    recipe |= {"batch": fits(first, model), "model's fingerprint": fingerprint(model)}
+    whole_batch = fits(first, model) * parallel.place()[1]
+    recipe |= {"batch": whole_batch, "model's fingerprint": fingerprint(model)}
     none, ema = torch.tensor(math.nan), EMA(model, decay)
     state = Training(0, none, model, ema, optimiser, generator, scaler, recipe)
     if resume is not None:

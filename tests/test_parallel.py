@@ -66,7 +66,7 @@ def test_a_killed_process_ends_the_run_which_then_goes_on(tmp_path):
     assert begun.returncode != 0 and "SIGKILL" in errors
     step = load_checkpoint(path).step
     more = ("--steps", str(step + 2), "--every", "5")
-    again = subprocess.run(command(tmp_path, "a", 2, *more), capture_output=True, text=True)
+    again = subprocess.run(command(tmp_path, "a", 1, *more), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr[-2000:]
     assert load_checkpoint(path).step == step + 2
 

@@ -152,6 +152,18 @@ def composed(pictures: Tensor, colours: Tensor) -> Tensor:
     return alpha * to_float(pictures[:, :3]) + (1 - alpha) * colours[:, :, None, None]
 
 
+def cell(words: Words) -> tuple[int, int, int]:
+    """The numbers of a thing, a style and a ground that are all named."""
+    return THINGS.index(words.thing), STYLES.index(words.style), GROUNDS.index(words.ground)
+
+
+def draw(cells: Tensor) -> Tensor:
+    """The artists' own pictures of cells (B, 3), thing, style and ground: (B, 3, 64, 64)."""
+    tiles, rows = sheets()
+    which = [rows[THINGS[thing], STYLES[style]] for thing, style, _ in cells.tolist()]
+    return composed(tiles[which], COLOURS[cells[:, 2]])
+
+
 class Emoji(Captioned):
     """Captioned pictures: every cell that is not held out, before each of ten backgrounds.
 
@@ -184,9 +196,7 @@ class Emoji(Captioned):
 
     def draw(self, cells: Tensor) -> Tensor:
         """Cells (B, 3) as pictures (B, 3, size, size) in [-1, 1], held-out ones too."""
-        which = [self.row[THINGS[thing], STYLES[style]] for thing, style, _ in cells.tolist()]
-        images = composed(self.tiles[which], COLOURS[cells[:, 2]])
-        return F.avg_pool2d(images, SIZE // self.size)
+        return F.avg_pool2d(draw(cells), SIZE // self.size)
 
     def render(self, prompt: str, seed: int = 0) -> Tensor:
         """The artist's own picture of a prompt, (3, size, size); what it does not name is random."""
@@ -197,8 +207,7 @@ class Emoji(Captioned):
             raise ValueError(f"nobody drew {thing!r} in {style} style: {', '.join(drawn)}")
         style = style or drawn[torch.randint(len(drawn), (), generator=generator)]
         ground = ground or GROUNDS[torch.randint(len(GROUNDS), (), generator=generator)]
-        cell = THINGS.index(thing), STYLES.index(style), GROUNDS.index(ground)
-        return self.draw(torch.tensor([cell]))[0]
+        return self.draw(torch.tensor([cell(Words(thing, style, ground))]))[0]
 
     @staticmethod
     def held_out_prompts(n: int, seed: int = 0) -> list[str]:
