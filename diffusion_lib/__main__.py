@@ -1,4 +1,4 @@
-"""python -m diffusion_lib generate | train | evaluate | progress"""
+"""python -m diffusion_lib generate | edit | train | evaluate | progress"""
 
 import argparse
 import os
@@ -12,7 +12,9 @@ from tqdm.auto import tqdm
 
 from diffusion_lib import recipes
 from diffusion_lib.course import devices
+from diffusion_lib.data.folder import picture_and_mask
 from diffusion_lib.data.sprites import FORMS, Sprites, parse
+from diffusion_lib.editing import img2img
 from diffusion_lib.exams import Exam, painted
 from diffusion_lib.files import output
 from diffusion_lib.guards import whole
@@ -65,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
     def painting(p: argparse.ArgumentParser) -> None:
         p.add_argument("--steps", type=count, default=20, help="steps from noise to picture")
         p.add_argument(
-            "--guidance", type=float, default=2.0, help="1 = none; more = closer to the words"
+            "--guidance",
+            type=float,
+            help="1 = none; more = closer to the words; else the model's own",
         )
         p.add_argument("--sampler", choices=SAMPLERS, default="ddim", help="heun: two calls a step")
         p.add_argument("--no-clip", action="store_true", help="let the guesses leave [-1, 1]")
@@ -76,6 +80,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("prompts", nargs="+", help='e.g. "a red dragon facing left"')
     painting(p)
     p.add_argument("--negative", help="words that the pictures should have nothing of")
+    p.add_argument("-o", "--output", type=Path, default=Path("out.png"))
+
+    p = command("edit", edit, "paint a picture of yours anew, or a part of it")
+    p.add_argument("picture", type=Path, help="of any size and mode; its middle square is taken")
+    p.add_argument("prompt", help='what it should show, e.g. "a blue dragon facing left"')
+    p.add_argument(
+        "--strength", type=float, help="how much is changed: 0 to 1  (default: 0.6; with a mask 1)"
+    )
+    p.add_argument("--mask", type=Path, help="as large as the picture: white is painted anew")
+    painting(p)
+    p.add_argument("--negative", help="words that the picture should have nothing of")
     p.add_argument("-o", "--output", type=Path, default=Path("out.png"))
 
     p = command("train", train_model, "train a model; after Ctrl-C the same command goes on")
@@ -140,6 +155,18 @@ def generate(args: argparse.Namespace) -> None:
             "it learned from drawings by Microsoft, Google, Twitter and EmojiOne: "
             "diffusion_lib/data/emoji/NOTICE.md"
         )
+
+
+def edit(args: argparse.Namespace) -> None:
+    """Writes the picture as the model sees it and as it paints it, side by side."""
+    output(named(args.output, ".png"))
+    model = load_pretrained(args.model).to(args.device)
+    image, mask = picture_and_mask(args.picture, args.mask, model.pixels)
+    strength = args.strength if args.strength is not None else 0.6 if mask is None else 1.0
+    about = dict(strength=strength, mask=mask, negative=args.negative, seed=args.seed)
+    painted = img2img(model, image, [args.prompt], **about, **how(args)).cpu()
+    save_png(tile(torch.cat([image, painted]), scale=max(1, 256 // model.pixels)), args.output)
+    print(f"before and after: {args.output}")
 
 
 def train_model(args: argparse.Namespace) -> None:

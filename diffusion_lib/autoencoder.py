@@ -26,9 +26,7 @@ class AutoencoderConfig:
     latent_channels: int = 4
     layers: int = 1  # residual blocks a level (one more on the way up)
     groups: int = 8  # of GroupNorm
-    fold: int = (
-        1  # fold x fold pixels become channels before the first layer, which then costs less
-    )
+    fold: int = 1  # fold x fold pixels become channels before the first layer, which costs less
     kl: float = 1e-6  # the weight of the latents' distance from a standard normal
 
     def __post_init__(self) -> None:

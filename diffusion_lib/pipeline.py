@@ -43,6 +43,7 @@ class TextToImage(nn.Module):
     """
 
     drop = 0.1  # the share of captions replaced by "" in training, so that guidance has its null
+    guidance = 2.0  # where nothing else is said
 
     def __init__(
         self,
@@ -69,6 +70,11 @@ class TextToImage(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    @property
+    def pixels(self) -> int:
+        """Height of its pictures."""
+        return self.shape[1] * (1 if self.autoencoder is None else self.autoencoder.config.factor)
+
     def encode(self, prompts: Sequence[str]) -> Cond:
         """B texts -> context (B, L, D) and mask (B, L). Raises ValueError for unknown words."""
         ids, mask = (tensor.to(self.device) for tensor in self.tokenizer(prompts))
@@ -85,20 +91,19 @@ class TextToImage(nn.Module):
         dropped = drawn(lambda n: torch.rand(n, generator=generator), len(captions)) < self.drop
         cond = self.encode(["" if d else c for c, d in zip(captions, dropped)])
         if self.autoencoder is not None and not latent:
-            with torch.no_grad():
-                x0 = self.autoencoder.encode(x0)
+            x0 = self.latents(x0)
         return self.denoiser.loss(x0, cond, generator)
 
     @torch.no_grad()
     def denoise_with(
         self,
         prompts: Sequence[str],
-        guidance: float = 2.0,
+        guidance: float | None = None,
         negative: str | Sequence[str] | None = None,
         clip: bool = True,
     ) -> Denoise:
         """denoise(x, t) for any sampler: the prompts are encoded here, once. See `generate`."""
-        cond = self.encode(prompts)
+        cond, guidance = self.encode(prompts), self.guidance if guidance is None else guidance
         away = [negative or ""] if isinstance(negative, str | None) else texts(negative, "negative")
         null = partial(self.denoiser, cond=self.encode(away)) if guidance != 1 else None
         denoise = guided(partial(self.denoiser, cond=cond), null, guidance)
@@ -116,7 +121,7 @@ class TextToImage(nn.Module):
         prompts: Sequence[str],
         *,
         steps: int = 20,
-        guidance: float = 2.0,
+        guidance: float | None = None,
         negative: str | Sequence[str] | None = None,
         seed: int | None = None,
         sampler: Sampler = ddim,
@@ -130,6 +135,15 @@ class TextToImage(nn.Module):
             yield step._replace(x=self.decode(step.x), x0=self.decode(step.x0))
 
     @torch.no_grad()
+    def latents(self, images: Tensor) -> Tensor:
+        """What the denoiser works on, from pixels (B, 3, H, W). ValueError for another size."""
+        x = images if self.autoencoder is None else by_core(self.autoencoder.encode, images)
+        if x.shape[1:] != self.shape:
+            side = images.shape[-1] * self.shape[-1] // x.shape[-1]
+            raise ValueError(f"this model paints {side} pixels a side, not {images.shape[2:]}")
+        return x
+
+    @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) from what the denoiser works on."""
         return x if self.autoencoder is None else by_core(self.autoencoder.decode, x)
@@ -139,7 +153,7 @@ class TextToImage(nn.Module):
         prompts: Sequence[str],
         *,
         steps: int = 20,
-        guidance: float = 2.0,
+        guidance: float | None = None,
         negative: str | Sequence[str] | None = None,
         seed: int | None = None,
         sampler: Sampler = ddim,
@@ -148,9 +162,9 @@ class TextToImage(nn.Module):
         """Pictures (B, 3, H, W) in [-1, 1], one a prompt.
 
         steps: 1…T (network calls; `heun` makes 2 steps - 1); guidance: 1 = none, more = closer to
-        the words, less varied; negative: what to guide away from, one text or one a prompt (not
-        heard at guidance 1, painted at 0; 1.5 is plenty for one that is near the prompt); seed: the
-        same one gives the same pictures; sampler: ddim, heun or dpm_solver (with eta, it wants its
+        the words, less varied, None = the model's own; negative: what to guide away from, one text
+        or one a prompt (not heard at guidance 1, painted at 0; 1.5 is plenty for one that is near
+        the prompt); seed: the same one gives the same pictures; sampler: ddim, heun or dpm_solver (with eta, it wants its
         own generator too); clip: keep each answer of the denoiser in [-1, 1] (pixels only).
         Raises ValueError or TypeError for bad input.
         """
@@ -181,6 +195,7 @@ class TextToImage(nn.Module):
         times = TIMES[config.get("times", "uniform")]
         denoiser = Denoiser(net, schedule, config["prediction"], times(schedule.T))
         model = cls(tokenizer, encoder, denoiser, autoencoder, config["size"])
+        model.guidance = config.get("guidance", cls.guidance)
         model.config = config
         return model
 
@@ -230,6 +245,7 @@ def latent_config(
         "T": 1000,
         "prediction": "flow",
         "times": "logit-normal",
+        "guidance": 4.0,
         "size": size,
     }
 

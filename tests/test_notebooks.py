@@ -104,10 +104,10 @@ def test_address_is_stamped(path):
 
 
 CITED = re.compile(
-    r"\b((?:[A-Z][a-z]+)(?: et al\.| & [A-Z][a-z]+)|Robbins|Efron),? \(?((?:19|20)\d\d[ab]?)\)?"
+    r"\b((?:[A-Z][a-zä]+)(?: et al\.| & [A-Z][a-z]+)|Robbins|Efron|Shoemake),? \(?((?:19|20)\d\d[ab]?)\)?"
 )
 ENTRIES = re.findall(
-    r'<a id="([a-z]+-\d{4}[ab]?)">', (ROOT / "REFERENCES.md").read_text(encoding="utf-8")
+    r'<a id="([a-zä]+-\d{4}[ab]?)">', (ROOT / "REFERENCES.md").read_text(encoding="utf-8")
 )
 
 

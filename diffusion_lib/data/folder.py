@@ -118,6 +118,30 @@ def read_metadata(path: Path) -> dict[str, str]:
     return told
 
 
+def picture_and_mask(path: Path, mask: Path | None, size: int) -> tuple[Tensor, Tensor | None]:
+    """A picture (1, 3, size, size) in [-1, 1] and a mask of it (1, 1, size, size), 1 where white.
+
+    Raises FileNotFoundError or ValueError, in the user's words.
+    """
+    found = []
+    for file in (path, mask):
+        if file is None:
+            return found[0], None
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"there is no file {file}")
+        try:
+            with Image.open(file) as image:
+                shape = ImageOps.exif_transpose(image).size
+            pixels = square(file, size, (255, 255, 255) if file is path else (0, 0, 0))
+        except Exception as error:  # a damaged picture makes Pillow stumble in many ways
+            raise ValueError(f"{file} cannot be read as a picture: {error}") from None
+        found += [to_float(torch.from_numpy(pixels).permute(2, 0, 1))[None], shape]
+    image, wide, cover, narrow = found
+    if wide != narrow:
+        raise ValueError(f"{mask} has {narrow} pixels, the picture {wide}: they must be the same")
+    return image, (cover.mean(dim=1, keepdim=True) + 1) / 2
+
+
 def square(path: Path, size: int, background: tuple[int, int, int]) -> np.ndarray:
     """The middle square of a picture, uint8 (size, size, 3). Raises what Pillow raises."""
     with Image.open(path) as image:
@@ -130,4 +154,4 @@ def square(path: Path, size: int, background: tuple[int, int, int]) -> np.ndarra
         image = image.convert("RGBA")
     sheet = Image.new("RGBA", image.size, (*background, 255))
     image = Image.alpha_composite(sheet, image).convert("RGB")
-    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
+    return np.array(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
