@@ -3,7 +3,7 @@
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,6 +84,26 @@ class Tokenizer:
             else "I know: " + ", ".join(self.words)
         )
         raise ValueError(f"unknown word {word!r} in {prompt!r}; {hint}")
+
+
+def laid_out(
+    prompts: Sequence[str], tokens: Callable[[str], list[int]], length: int, filling: int
+) -> Tensor:
+    """Ids (B, length), row by row tokens(prompt), which begin and end with a mark, then `filling`.
+
+    Raises ValueError for an empty list and for a prompt that is too long.
+    """
+    prompts = texts(prompts)
+    if not prompts:
+        raise ValueError("the list of prompts is empty: give at least one, even if it is ''")
+    ids = torch.full((len(prompts), length), filling)
+    for row, prompt in zip(ids, prompts):
+        found = tokens(prompt)
+        if len(found) > length:
+            n, most = len(found) - 2, length - 2
+            raise ValueError(f"{prompt!r} has {n} tokens; at most {most} fit")
+        row[: len(found)] = torch.tensor(found)
+    return ids
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from diffusion_lib.guards import texts, whole
+from diffusion_lib.text import laid_out
 
 LONGEST = 100  # letters of a word; longer ones are unknown
 ASCII = {c for c in map(chr, range(33, 127)) if not c.isalnum()}
@@ -83,14 +83,5 @@ class WordPiece:
 
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids (B, L) and a mask (B, L), True where there is a token."""
-        prompts = texts(prompts)
-        if not prompts:
-            raise ValueError("the list of prompts is empty: give at least one, even if it is ''")
-        ids = torch.full((len(prompts), self.length), self.ids["[PAD]"])
-        for row, prompt in zip(ids, prompts):
-            tokens = self.tokens(prompt)
-            if len(tokens) > self.length:
-                most = self.length - 2
-                raise ValueError(f"{prompt!r} has {len(tokens) - 2} tokens; at most {most} fit")
-            row[: len(tokens)] = torch.tensor(tokens)
+        ids = laid_out(prompts, self.tokens, self.length, self.ids["[PAD]"])
         return ids, ids != self.ids["[PAD]"]
