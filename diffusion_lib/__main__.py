@@ -22,7 +22,7 @@ from diffusion_lib.images import named, save_gif, save_png, tile
 from diffusion_lib.metrics import correct, obedience
 from diffusion_lib.muon import Muon
 from diffusion_lib.parallel import first, processes
-from diffusion_lib.pipeline import load_pretrained
+from diffusion_lib.published import load_model
 from diffusion_lib.runs import Run
 from diffusion_lib.sampling import ddim, dpm_solver, heun
 from diffusion_lib.training import shuffled
@@ -74,7 +74,11 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--sampler", choices=SAMPLERS, default="ddim", help="heun: two calls a step")
         p.add_argument("--no-clip", action="store_true", help="let the guesses leave [-1, 1]")
         p.add_argument("--seed", type=int, default=0, help="another seed, another picture")
-        p.add_argument("--model", default="sprites", help="a shipped model, or a checkpoint's path")
+        p.add_argument(
+            "--model",
+            default="sprites",
+            help="a shipped model, a checkpoint, or a folder of Stable Diffusion",
+        )
 
     p = command("generate", generate, "paint pictures from words")
     p.add_argument("prompts", nargs="+", help='e.g. "a red dragon facing left"')
@@ -142,7 +146,7 @@ def generate(args: argparse.Namespace) -> None:
     movie = named(args.output, ".png").with_suffix(".gif")
     for path in (args.output, movie):
         output(path)
-    model = load_pretrained(args.model).to(args.device)
+    model = load_model(args.model, args.device)
     film = model.film(args.prompts, negative=args.negative, seed=args.seed, **how(args))
     frames = []
     for step in tqdm(film, total=args.steps, desc="denoising", unit="step"):
@@ -160,7 +164,7 @@ def generate(args: argparse.Namespace) -> None:
 def edit(args: argparse.Namespace) -> None:
     """Writes the picture as the model sees it and as it paints it, side by side."""
     output(named(args.output, ".png"))
-    model = load_pretrained(args.model).to(args.device)
+    model = load_model(args.model, args.device)
     image, mask = picture_and_mask(args.picture, args.mask, model.pixels)
     strength = args.strength if args.strength is not None else 0.6 if mask is None else 1.0
     about = dict(strength=strength, mask=mask, negative=args.negative, seed=args.seed)
@@ -203,7 +207,7 @@ def recipe_of(args: argparse.Namespace) -> recipes.Recipe:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Prints prompt accuracy with its 95% interval, clustered by (kind, colour) pair or by thing."""
-    model = load_pretrained(args.model).to(args.device)
+    model = load_model(args.model, args.device)
     if model.autoencoder is not None:
         for line in Exam().report(model, args.pictures, args.seed, **how(args)):
             print(line, flush=True)

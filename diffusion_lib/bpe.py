@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from diffusion_lib.guards import whole
@@ -91,6 +92,7 @@ class BytePair:
         middle = [piece for word in self.split(prompt) for piece in self.pieces(word)]
         return [self.ids[piece] for piece in [START, *middle, END]]
 
-    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, None]:
-        """Token ids (B, L), and no mask: CLIP's encoder looks only backwards, and at the filling too."""
-        return laid_out(prompts, self.tokens, self.length, self.ids[END]), None
+    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids (B, L) and a mask (B, L), all True: CLIP was trained to look at the filling too."""
+        ids = laid_out(prompts, self.tokens, self.length, self.ids[END])
+        return ids, torch.ones_like(ids, dtype=torch.bool)

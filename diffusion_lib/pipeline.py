@@ -137,7 +137,7 @@ class TextToImage(nn.Module):
     @torch.no_grad()
     def latents(self, images: Tensor) -> Tensor:
         """What the denoiser works on, from pixels (B, 3, H, W). ValueError for another size."""
-        x = images if self.autoencoder is None else by_core(self.autoencoder.encode, images)
+        x = images if self.autoencoder is None else self._through(self.autoencoder.encode, images)
         if x.shape[1:] != self.shape:
             side = images.shape[-1] * self.shape[-1] // x.shape[-1]
             raise ValueError(f"this model paints {side} pixels a side, not {images.shape[2:]}")
@@ -146,7 +146,11 @@ class TextToImage(nn.Module):
     @torch.no_grad()
     def decode(self, x: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) from what the denoiser works on."""
-        return x if self.autoencoder is None else by_core(self.autoencoder.decode, x)
+        return x if self.autoencoder is None else self._through(self.autoencoder.decode, x)
+
+    def _through(self, half: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """half(x) in the precision of the autoencoder's weights, and back in x's."""
+        return by_core(half, x.to(next(self.autoencoder.parameters(), x).dtype)).to(x.dtype)
 
     def generate(
         self,

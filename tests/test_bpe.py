@@ -47,7 +47,7 @@ def test_known_ids(ours):
     assert len(ours) == SIZE and ours.ids[START] == 49406 and ours.ids[END] == 49407
     assert ours.tokens("a photo of a cat") == [49406, 320, 1125, 539, 320, 2368, 49407]
     ids, mask = ours(["a photo of a cat", ""])
-    assert ids.shape == (2, 77) and mask is None and (ids[1, 1:] == 49407).all()
+    assert ids.shape == mask.shape == (2, 77) and mask.all() and (ids[1, 1:] == 49407).all()
 
 
 def strings():

