@@ -245,7 +245,7 @@ def test_head_may_stop_listening(tmp_path):
 
 
 def test_a_missing_package_is_told_in_one_line(monkeypatch, capsys):
-    def missing(name):
+    def missing(name, device):
         raise ModuleNotFoundError("the pretrained words are not installed: pip install them")
 
     monkeypatch.setattr("diffusion_lib.__main__.load_model", missing)
