@@ -19,9 +19,11 @@ from diffusion_lib.exams import Exam, painted
 from diffusion_lib.files import output
 from diffusion_lib.guards import whole
 from diffusion_lib.images import named, save_gif, save_png, tile
+from diffusion_lib.lora import load_lora
 from diffusion_lib.metrics import correct, obedience
 from diffusion_lib.muon import Muon
 from diffusion_lib.parallel import first, processes
+from diffusion_lib.pipeline import TextToImage
 from diffusion_lib.published import load_model
 from diffusion_lib.runs import Run
 from diffusion_lib.sampling import ddim, dpm_solver, heun
@@ -79,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
             default="sprites",
             help="a shipped model, a checkpoint, or a folder of Stable Diffusion",
         )
+        p.add_argument("--lora", type=Path, help="a file of low-rank adapters for the model")
 
     p = command("generate", generate, "paint pictures from words")
     p.add_argument("prompts", nargs="+", help='e.g. "a red dragon facing left"')
@@ -135,6 +138,12 @@ def count(text: str) -> int:
         raise argparse.ArgumentTypeError(f"a whole number of at least 1, not {text!r}") from None
 
 
+def loaded(args: argparse.Namespace) -> TextToImage:
+    """The model that is asked for, bent by an adapter if there is one."""
+    model = load_model(args.model, args.device)
+    return model if args.lora is None else load_lora(model, args.lora)
+
+
 def how(args: argparse.Namespace) -> dict:
     """The options of `painting`, for `generate` and `film`."""
     sampler, clip = SAMPLERS[args.sampler], not args.no_clip
@@ -146,7 +155,7 @@ def generate(args: argparse.Namespace) -> None:
     movie = named(args.output, ".png").with_suffix(".gif")
     for path in (args.output, movie):
         output(path)
-    model = load_model(args.model, args.device)
+    model = loaded(args)
     film = model.film(args.prompts, negative=args.negative, seed=args.seed, **how(args))
     frames = []
     for step in tqdm(film, total=args.steps, desc="denoising", unit="step"):
@@ -164,7 +173,7 @@ def generate(args: argparse.Namespace) -> None:
 def edit(args: argparse.Namespace) -> None:
     """Writes the picture as the model sees it and as it paints it, side by side."""
     output(named(args.output, ".png"))
-    model = load_model(args.model, args.device)
+    model = loaded(args)
     image, mask = picture_and_mask(args.picture, args.mask, model.pixels)
     strength = args.strength if args.strength is not None else 0.6 if mask is None else 1.0
     about = dict(strength=strength, mask=mask, negative=args.negative, seed=args.seed)
@@ -207,7 +216,7 @@ def recipe_of(args: argparse.Namespace) -> recipes.Recipe:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Prints prompt accuracy with its 95% interval, clustered by (kind, colour) pair or by thing."""
-    model = load_model(args.model, args.device)
+    model = loaded(args)
     if model.autoencoder is not None:
         for line in Exam().report(model, args.pictures, args.seed, **how(args)):
             print(line, flush=True)
