@@ -101,6 +101,36 @@ BERT_NAMES = [
 ]
 
 
+COPY = "transformer_blocks.0.norm1.emb."
+DIT_NAMES = [
+    (r"^pos_embed\.proj", "patches"),
+    (r"^proj_out_1", "modulation"),
+    (r"^proj_out_2", "out"),
+    (r"^transformer_blocks\.0\.norm1\.emb\.timestep_embedder\.linear_1", "time.0"),
+    (r"^transformer_blocks\.0\.norm1\.emb\.timestep_embedder\.linear_2", "time.2"),
+    (r"^transformer_blocks", "blocks"),
+    (r"\.norm1\.linear\.", ".modulation."),
+    (r"\.attn1\.to_q\.", ".self_attention.query."),
+    (r"\.attn1\.to_k\.", ".self_attention.key."),
+    (r"\.attn1\.to_v\.", ".self_attention.value."),
+    (r"\.attn1\.to_out\.0\.", ".self_attention.out."),
+    (r"\.ff\.net\.0\.proj\.", ".wide."),
+    (r"\.ff\.net\.2\.", ".out."),
+]
+
+
+def dit_weights(theirs: Mapping[str, Tensor], label: int) -> dict[str, Tensor]:
+    """The state_dict of diffusers' DiTTransformer2DModel, with our names, for one of its classes.
+
+    Its class's vector is added to the time's, which a bias does as well; each of its blocks has
+    its own copy of both.
+    """
+    kept = {k: w for k, w in theirs.items() if ".norm1.emb." not in k or k.startswith(COPY)}
+    classes = kept.pop(f"{COPY}class_embedder.embedding_table.weight")
+    ours = _renamed(kept, DIT_NAMES)
+    return ours | {"time.2.bias": ours["time.2.bias"] + classes[label]}
+
+
 def unet_weights(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state_dict of diffusers' UNet2DConditionModel, with our names."""
     return _renamed(theirs, UNET_NAMES)
