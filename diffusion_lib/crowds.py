@@ -53,7 +53,7 @@ def frechet_distance(real: Tensor, fake: Tensor) -> float:
             f"{few} pictures have no full covariance of {real.shape[1]} features: take more "
             "pictures, or fewer features (their first principal components, say)"
         )
-    c, d = real.T.cov(), fake.T.cov()
+    c, d = (torch.atleast_2d(x.T.cov()) for x in (real, fake))  # of one feature it is a number
     half = root(c)
     cross = torch.linalg.eigvalsh(half @ d @ half).clamp(min=0).sqrt().sum()  # tr (C C')^½
     apart = (real.mean(0) - fake.mean(0)).square().sum()

@@ -8,6 +8,7 @@ denoiser's answer; and DDIM's step, mirrored, leads from a picture to its noise.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import SequenceMatcher
+from functools import partial
 from types import MethodType
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from diffusion_lib.denoiser import Denoise
 from diffusion_lib.guards import floats, pictures, real, texts, whole
 from diffusion_lib.layers import Attention, TransformerBlock
-from diffusion_lib.noise import randn_like
+from diffusion_lib.noise import randn_like, seeded
 from diffusion_lib.pipeline import Sampler, TextToImage
 from diffusion_lib.sampling import Step, ddim, last, move, walk
 from diffusion_lib.schedules import Schedule
@@ -37,8 +38,8 @@ def cut(schedule: Schedule, strength: float) -> Schedule:
 def known(denoise: Denoise, x0: Tensor, mask: Tensor) -> Denoise:
     """The same guess where mask is 1; where it is 0, what is known: x0.
 
-    There each step of a sampler then gives exactly alpha_s x0 + sigma_s eps, with the noise eps
-    that x began with. mask: (B or 1, 1, H, W) in [0, 1].
+    There each step of `ddim` then gives exactly alpha_s x0 + sigma_s eps, with the noise eps that x
+    began with. mask: (B or 1, 1, H, W) in [0, 1].
     """
     return lambda x, t: torch.lerp(x0, denoise(x, t), mask)
 
@@ -54,14 +55,15 @@ def img2img(
     guidance: float | None = None,
     negative: str | Sequence[str] | None = None,
     seed: int | None = None,
-    sampler: Sampler = ddim,
+    sampler: Sampler | None = None,
     clip: bool = True,
 ) -> Tensor:
     """Pictures painted on from noised ones. (Meng et al. 2022) Returns (B, 3, H, W) in [-1, 1].
 
     images: (B, 3, H, W) in [-1, 1], of the model's size, with a prompt each. strength: how much of
     the noise they get, 0 to 1; of `steps` that share is taken. mask: (B or 1, 1, H, W) in [0, 1]:
-    only where it is above 0 something changes (see `known`). The rest: as in `generate`.
+    only where it is above 0 something changes (see `known`). sampler: by default `ddim`, under a
+    mask `fresh`. The rest: as in `generate`.
     """
     images = pictures("images", images, few=7).to(model.device)
     prompts = texts(prompts, count=len(images))
@@ -72,11 +74,39 @@ def img2img(
         mask = masks(mask, images)
         factor = images.shape[-1] // x0.shape[-1]
         denoise = known(denoise, x0, F.max_pool2d(mask, factor))
+        sampler = sampler or partial(fresh, generator=[*generators(len(images), seed)])
     eps = model.noise(len(images), seed) / float(model.denoiser.schedule.sigma[-1])
     x = schedule.add_noise(x0, schedule.T, eps)
     steps = min(max(1, round(strength * whole("steps", steps, 1))), schedule.T)
-    painted = model.decode(last(sampler(denoise, schedule, x, steps))).clamp(-1, 1)
+    painted = model.decode(last((sampler or ddim)(denoise, schedule, x, steps))).clamp(-1, 1)
     return painted if mask is None else torch.lerp(images, painted, mask)
+
+
+def generators(n: int, seed: int | None = None) -> Iterator[torch.Generator]:
+    """One a picture; that of picture i is the same whatever n is."""
+    seeds = seeded(torch.Generator().seed() % 2**63 if seed is None else seed)
+    for _ in range(n):
+        yield seeded(int(torch.randint(2**62, (), generator=seeds)))
+
+
+@torch.no_grad()
+def fresh(
+    denoise: Denoise,
+    schedule: Schedule,
+    x: Tensor,
+    steps: int = 20,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+) -> Iterator[Step]:
+    """x_s = alpha_s D(x, t) + sigma_s z, with new noise z in each step.
+
+    DDIM's noise remembers what was guessed before the known part of a picture could be seen; here
+    only the guess is carried on, so that the parts of a picture come to agree. (Song et al. 2023,
+    algorithm 1)
+    """
+    for now, then in walk(schedule, steps):
+        h = denoise(x, now.t)
+        x = then.alpha * h + then.sigma * randn_like(x, generator)
+        yield Step(then.t, x, h)
 
 
 def inpaint(

@@ -37,6 +37,7 @@ def test_frechet_distance_of_normal_distributions_in_closed_form():
     assert abs(frechet_distance(a, b) - (3 + 1 + 0 + 1)) < 1e-2
     assert abs(frechet_distance(a, a)) < 1e-9
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
+    assert abs(frechet_distance(a[:, :1], b[:, :1]) - 2) < 1e-2  # of one feature, too
 
 
 def test_the_root_is_a_matrix_root():

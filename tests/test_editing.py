@@ -10,6 +10,7 @@ from diffusion_lib.editing import (
     attending,
     counterparts,
     cut,
+    fresh,
     img2img,
     inpaint,
     invert,
@@ -18,7 +19,7 @@ from diffusion_lib.editing import (
     reword,
     slerp,
 )
-from diffusion_lib.metrics import prompt_accuracy
+from diffusion_lib.metrics import prompt_accuracy, recognise
 from diffusion_lib.sampling import ddim, dpm_solver, heun, last
 from diffusion_lib.schedules import cosine_schedule, flow_schedule, linear_schedule
 
@@ -111,6 +112,42 @@ def test_repaint_of_one_round_is_ddim_and_more_rounds_keep_the_distribution():
     generator = torch.Generator().manual_seed(1)
     often = last(repaint(denoise, schedule, x, 200, 3, generator))
     assert abs(often.mean() - 0.3) < 0.02 and abs(often.var() - 0.5) < 0.03
+
+
+def test_fresh_noise_in_each_step():
+    schedule = cosine_schedule()
+    x0, x = torch.randn(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    taken = list(fresh(lambda x, t: x0, schedule, x, 4, torch.Generator().manual_seed(1)))
+    generator = torch.Generator().manual_seed(1)
+    for step in taken:
+        z = torch.randn(x.shape, generator=generator)
+        right = float(schedule.alpha[step.t]) * x0 + float(schedule.sigma[step.t]) * z
+        assert torch.allclose(step.x, right, atol=1e-6)
+    assert [step.t for step in taken] == [750, 500, 250, 0] and torch.equal(taken[-1].x, x0)
+
+
+def test_a_painted_half_fits_the_other(model):
+    """The background of the left half is read from the whole picture, whose right half is new."""
+    data, prompts = (
+        Sprites(1),
+        ["a red dragon", "a white robot", "a blue fish", "a green ninja"] * 8,
+    )
+    images = torch.stack([data.render(prompt, seed=i) for i, prompt in enumerate(prompts)])
+    mask = (torch.arange(16) >= 8).float().expand(16, 16)
+    before = [sprite.background for sprite in recognise(images)]
+    fits = {}
+    for sampler in (None, ddim):
+        found = recognise(inpaint(model, images, mask, prompts, seed=0, sampler=sampler))
+        fits[sampler] = sum(s is not None and s.background == b for s, b in zip(found, before))
+    assert fits[None] > fits[ddim] and fits[None] >= 28
+
+
+def test_a_picture_is_painted_alike_whatever_stands_beside_it(model, sprites):
+    mask = torch.zeros(16, 16)
+    mask[8:] = 1
+    both = inpaint(model, sprites, mask, [KNIGHT, DRAGON], seed=3, steps=4)
+    one = inpaint(model, sprites[:1], mask, [KNIGHT], seed=3, steps=4)
+    assert (both[:1] - one).abs().max() < 1e-4
 
 
 def test_slerp():
