@@ -51,7 +51,7 @@ class JudgeConfig:
 
 
 class Judge(nn.Module):
-    """Pictures (B, 3, 64, 64) -> logits of things (B, 1343) and of styles (B, 6)."""
+    """Pictures (B, 3, 64, 64) -> logits of things (B, 1069) and of styles (B, 6)."""
 
     def __init__(self, config: JudgeConfig = JudgeConfig()) -> None:
         super().__init__()

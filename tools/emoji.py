@@ -4,7 +4,8 @@
 
 Learners need not run it: the result lies in the repository. It needs `pip install resvg-py` and
 about five minutes. What is left out: flags, clocks, letters, arrows and signs, couples and rude
-gestures, other skin tones of the same thing, and whatever only one of the six has drawn.
+gestures, other skin tones of the same thing, and whatever only one of the six has drawn; then what
+`emoji_names.txt` says, which also gives some things better names (why: `emoji_review.md`).
 """
 
 import hashlib
@@ -20,7 +21,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-OUT = Path(__file__).resolve().parent.parent / "diffusion_lib" / "data" / "emoji"
+TOOLS = Path(__file__).resolve().parent
+OUT = TOOLS.parent / "diffusion_lib" / "data" / "emoji"
 SIZE, COLUMNS = 64, 40
 PACKAGES = {  # style: (package of @iconify-json, version, sha256)
     "flat": (
@@ -134,6 +136,18 @@ def one_name(packages: dict[str, dict]) -> dict[str, str]:
     return {name: best[root(name)] for name in uses}
 
 
+def looked_through() -> tuple[set[str], dict[str, str]]:
+    """What emoji_names.txt leaves out, {"thing", "thing/style"}, and what it calls otherwise."""
+    out, called = set(), {}
+    for line in (TOOLS / "emoji_names.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("- "):
+            out.add(line[2:])
+        elif " = " in line:
+            name, other = line.split(" = ")
+            called[name] = other
+    return out, called
+
+
 def draw(icons: dict, name: str) -> np.ndarray:
     """A picture (64, 64, 4): straight colours and alpha."""
     import resvg_py
@@ -156,13 +170,14 @@ def draw(icons: dict, name: str) -> np.ndarray:
 def main() -> None:
     packages = read(Path(sys.argv[1]))
     names = one_name(packages)
+    out, called = looked_through()
     table: dict[str, dict[str, str]] = defaultdict(dict)  # thing -> style -> the package's name
     for style, icons in packages.items():
         for name, about in icons["icons"].items():
             thing = names.get(plain(name) or "")
             wanted = thing in KEPT or thing and not (thing in SIGNS or LEFT_OUT.search(thing))
-            if wanted and not about.get("hidden"):
-                table[thing].setdefault(style, name)
+            if wanted and not about.get("hidden") and not {thing, f"{thing}/{style}"} & out:
+                table[called.get(thing, thing)].setdefault(style, name)
     table = {thing: drawn for thing, drawn in sorted(table.items()) if len(drawn) >= 2}
     if "--names" in sys.argv:
         print("\n".join(f"{thing}\t{len(drawn)}" for thing, drawn in table.items()))

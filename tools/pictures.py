@@ -78,7 +78,7 @@ def emoji() -> None:
     noise = torch.cat([model.noise(1, seed) for seed in range(64)])
     page = [
         "# The first 64 seeds of eight prompts",
-        "Seeds 0 to 63 from left to right and from top to bottom, none left out; 20 steps, guidance 2. "
+        "Seeds 0 to 63 from left to right and from top to bottom, none left out; 20 steps, guidance 4. "
         "`python tools/pictures.py` paints them again.",
     ]
     for i, (prompt, what) in enumerate(EMOJI.items(), start=1):

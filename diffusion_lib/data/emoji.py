@@ -1,4 +1,4 @@
-"""Real pictures: 1,300 things, each drawn by two to six artists. Credits: emoji/NOTICE.md.
+"""Real pictures: 1,069 things, each drawn by two to six artists. Credits: emoji/NOTICE.md.
 
 A picture is a *cell*, a thing in a style, before a coloured background. Some cells are held out:
 their thing is shown in other styles and their style with other things, never the two together.
@@ -79,12 +79,13 @@ class Words(NamedTuple):
 
 # What has no article: stuff, games, names, and what is several
 BARE = frozenset(
-    "bacon badminton bowling bread broccoli butter camping claus construction coral dna fire fog "
-    "foggy food fuji garlic hockey ice lacrosse lightning maracas money people popcorn rice sake "
-    "salt skis soap spaghetti sushi tennis thread wood yarn zzz".split()
+    "bacon badminton bowling bread broccoli butter camping claus coral corn dna fire fog "
+    "food garlic hockey ice lacrosse lightning maracas money music paella paper people popcorn "
+    "rice sake salt skis soap soup spaghetti sushi tennis thread yarn".split()
 )
 
-TAIL = " (?:with|in|of|on|over|and|holding|lifting|savoring) "  # what follows says more of it
+# what follows says more of it
+TAIL = " (?:with|in|of|on|over|and|holding|lifting|covering|crossing|licking) "
 
 
 def with_article(thing: str) -> str:
@@ -94,7 +95,7 @@ def with_article(thing: str) -> str:
     if several or last in BARE or first in ("men", "people", "women"):
         return thing
     vowel = thing[0] in "aeiou" and not thing.startswith(("uni", "euro", "one", "ewe"))
-    return f"{'an' if vowel or thing.startswith(('x-', '8')) else 'a'} {thing}"
+    return f"{'an' if vowel or thing.startswith(('x-', '8', 'hour')) else 'a'} {thing}"
 
 
 def caption(words: Words, order: Sequence[int] = (0, 1, 2), short: bool = False) -> str:
