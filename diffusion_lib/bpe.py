@@ -32,9 +32,9 @@ def byte_letters() -> dict[int, str]:
 class BytePair:
     """ "a doggo" -> <|startoftext|> a</w> dog go</w> <|endoftext|> …, filled up with <|endoftext|>.
 
-    vocabulary: {piece: id}; merges: pairs of pieces that are joined, the most urgent first. (Sennrich
-    et al. 2016, algorithm 1; Radford et al. 2021) "</w>" marks a word's end. Longer prompts than
-    `length` are refused. What looks like a special token in a prompt stays text.
+    vocabulary: {piece: id}; merges: pairs of pieces that are joined, the most urgent first.
+    (Sennrich et al. 2016, algorithm 1; Radford et al. 2021) "</w>" marks a word's end. Longer
+    prompts than `length` are refused. What looks like a special token in a prompt stays text.
     """
 
     def __init__(

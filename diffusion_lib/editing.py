@@ -121,10 +121,9 @@ def inpaint(
 
 def masks(mask: Tensor, images: Tensor) -> Tensor:
     """`mask` as (B or 1, 1, H, W) float on the images' device. Raises ValueError if it is no mask."""
-    if mask.dtype == torch.bool:
-        mask = mask.float()
     n, _, height, width = images.shape
-    mask = floats("mask", mask)
+    truth = isinstance(mask, Tensor) and mask.dtype == torch.bool
+    mask = floats("mask", mask.float() if truth else mask)
     mask = mask[None, None] if mask.ndim == 2 else mask
     if mask.ndim != 4 or mask.shape[0] not in (1, n) or mask.shape[1:] != (1, height, width):
         raise ValueError(
@@ -154,8 +153,8 @@ def repaint(
         for i in range(rounds if then.t > 0 else 1):
             if i > 0:
                 left = now.alpha / then.alpha  # of what was there
-                fresh = max(now.sigma**2 - (left * then.sigma) ** 2, 0) ** 0.5
-                x = left * x + fresh * randn_like(x, generator)
+                added = max(now.sigma**2 - (left * then.sigma) ** 2, 0) ** 0.5
+                x = left * x + added * randn_like(x, generator)
             h = denoise(x, now.t)
             x = move(x, h, now, then)
         yield Step(then.t, x, h)

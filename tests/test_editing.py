@@ -231,6 +231,7 @@ def test_what_cannot_be_edited(model, sprites):
         (dict(strength=float("nan")), "finite"),
         (dict(mask=torch.ones(8, 8)), "a mask for pictures"),
         (dict(mask=torch.full((16, 16), 2.0)), "lies in"),
+        (dict(mask=[[0, 1]]), "mask must be a float tensor"),
         (dict(mask=torch.full((16, 16), torch.nan)), "lies in"),
     ):
         with pytest.raises(ValueError, match=said):
