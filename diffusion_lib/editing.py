@@ -184,7 +184,7 @@ def invert(
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     """From noise a (share 0) to noise b (share 1) along the sphere, row by row. (Shoemake 1985)
 
-    On the straight way there is less noise in the middle than a denoiser has ever seen.
+    On the straight way the middle is narrower than noise is, by a factor of nearly the root of 2.
     """
     share = real("share", share, 0, 1)
     if a.shape != b.shape:

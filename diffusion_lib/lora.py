@@ -3,7 +3,7 @@
     W x   becomes   W x + scale · B A x        A: (rank, in), B: (out, rank), and B = 0 at first
 
 so that nothing changes before something is learned. W stays as it is, and only A and B are trained
-and saved. Files have the names of peft and diffusers: those of Stable Diffusion's adapters load.
+and saved. Files have diffusers' names; those with peft's load too, if they are a UNet's alone.
 """
 
 import re

@@ -32,6 +32,7 @@ SCHEDULES: dict[str, Callable[..., schedules.Schedule]] = {
     "sigmoid": schedules.sigmoid_schedule,
     "flow": schedules.flow_schedule,
 }
+FRESH = dict(schedule="cosine", T=1000, prediction="flow", times="logit-normal")
 TIMES: dict[str, Callable] = {"uniform": lambda T: None, "logit-normal": logit_normal}
 Sampler = Callable[[Denoise, schedules.Schedule, Tensor, int], Iterator[Step]]
 
@@ -168,8 +169,9 @@ class TextToImage(nn.Module):
         steps: 1…T (network calls; `heun` makes 2 steps - 1); guidance: 1 = none, more = closer to
         the words, less varied, None = the model's own; negative: what to guide away from, one text
         or one a prompt (not heard at guidance 1, painted at 0; 1.5 is plenty for one that is near
-        the prompt); seed: the same one gives the same pictures; sampler: ddim, heun or dpm_solver (with eta, it wants its
-        own generator too); clip: keep each answer of the denoiser in [-1, 1] (pixels only).
+        the prompt); seed: the same one gives the same pictures; sampler: ddim, heun or dpm_solver
+        (with eta, it wants its own generator too); clip: keep each answer of the denoiser in
+        [-1, 1] (pixels only).
         Raises ValueError or TypeError for bad input.
         """
         prompts = texts(prompts)
@@ -211,11 +213,8 @@ def sprite_config(words: Sequence[str]) -> dict:
         "unet": as_json(UNetConfig(layers=1, context_dim=text.dim)),
         "text": as_json(text),
         "vocabulary": sorted(words),
-        "schedule": "cosine",
-        "T": 1000,
-        "prediction": "flow",
-        "times": "logit-normal",
         "size": 16,
+        **FRESH,
     }
 
 
@@ -232,25 +231,16 @@ def latent_config(
     words: the vocabulary of a text encoder of its own, prompts of `length` tokens; None: MiniLM.
     """
     text = words is not None and TextConfig(len(Tokenizer(words)), length, dim=192)
-    latent = autoencoder.latent_channels
-    unet = UNetConfig(
-        latent,
-        latent,
-        channels=(48, 96, 96),
-        layers=1,
-        context_dim=text.dim if text else MINILM.dim,
-    )
+    latent, width = autoencoder.latent_channels, text.dim if text else MINILM.dim
+    unet = UNetConfig(latent, latent, channels=(48, 96, 96), layers=1, context_dim=width)
     return {
         "unet": as_json(unet),
         "autoencoder": as_json(autoencoder),
         "text": as_json(text) if text else "minilm",
         "vocabulary": sorted(words or ()),
-        "schedule": "cosine",
-        "T": 1000,
-        "prediction": "flow",
-        "times": "logit-normal",
         "guidance": 4.0,
         "size": size,
+        **FRESH,
     }
 
 
@@ -298,13 +288,12 @@ def restored(
         raise FileNotFoundError(f"no checkpoint named or at {str(name)!r}; shipped: {shipped}")
     checkpoint = load_checkpoint(path)
     weights = finished(checkpoint).part("model")
-    inner = {k.removeprefix(within): w for k, w in weights.items() if k.startswith(within)}
-    weights = inner or weights
+    inner = {k[len(within) :]: w for k, w in weights.items() if k.startswith(within)} or weights
     try:
-        if not all(w.is_floating_point() for w in weights.values()):
+        if not all(w.is_floating_point() for w in inner.values()):
             raise ValueError("its weights are no floating-point numbers")
-        model = build(checkpoint.config, weights)
-        model.load_state_dict({k: w.float() for k, w in weights.items()}, assign=True)
+        model = build(checkpoint.config, inner)
+        model.load_state_dict({k: w.float() for k, w in inner.items()}, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not fit this version of the library: {error}") from error
     model.to(memory_format=torch.channels_last)  # a fifth faster on CPUs

@@ -17,11 +17,12 @@ from diffusion_lib.autoencoder import Autoencoder, AutoencoderConfig
 from diffusion_lib.bpe import BytePair
 from diffusion_lib.denoiser import Denoiser
 from diffusion_lib.pipeline import TextToImage, load_pretrained
-from diffusion_lib.schedules import Schedule, from_betas
+from diffusion_lib.schedules import Schedule, linear_schedule, scaled_linear_schedule
 from diffusion_lib.stable_diffusion import autoencoder_weights, text_weights, unet_weights
 from diffusion_lib.text import TextConfig, TextEncoder
 from diffusion_lib.unet import UNet, UNetConfig
 
+SCHEDULES = {"linear": linear_schedule, "scaled_linear": scaled_linear_schedule}
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 # What must stand in a config if it stands there at all, because the classes know nothing else
 ASSUMED = {
@@ -94,7 +95,7 @@ def load_stable_diffusion(
         )
     denoiser = Denoiser(net, schedule(noise), PREDICTIONS[told])
     model = TextToImage(tokenizer, encoder, denoiser, autoencoder, size).eval()
-    model.guidance = 7.5  # as it is used most
+    model.guidance = 7.5  # diffusers' default
     return model.to(memory_format=torch.channels_last)
 
 
@@ -169,12 +170,9 @@ def text_config(told: dict) -> TextConfig:
 
 
 def schedule(told: dict) -> Schedule:
-    """beta_1 … beta_T, evenly spread themselves ("linear") or their roots ("scaled_linear")."""
-    T, first, last = told.get("num_train_timesteps", 1000), told["beta_start"], told["beta_end"]
-    power = {"linear": 1, "scaled_linear": 2}.get(told["beta_schedule"])
-    if power is None:
+    make = SCHEDULES.get(told["beta_schedule"])
+    if make is None:
         raise ValueError(
             f"the beta schedule {told['beta_schedule']!r} is not Stable Diffusion v1's"
         )
-    ends = first ** (1 / power), last ** (1 / power)
-    return from_betas(torch.linspace(*ends, T, dtype=torch.float64) ** power)
+    return make(told.get("num_train_timesteps", 1000), told["beta_start"], told["beta_end"])
