@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import max_pool2d, pixel_shuffle, pixel_unshuffle
 
 from diffusion_lib.checks._call import call
 from diffusion_lib.checks._compare import as_tensor
@@ -36,12 +36,12 @@ one pixel of each block | {POOL} -> mask[..., k // 2 :: k, k // 2 :: k]
 one pixel of each block | {POOL} -> mask[..., k - 1 :: k, k - 1 :: k]
     one pixel of each block decides for its latent, and the others are not asked: what is unknown
     there is pasted as if it were known
-mean | {POOL} -> avg_pool2d(mask, k)
-mean | {POOL} -> interpolate(mask, scale_factor=1 / k, mode="bilinear")
-mean | {POOL} -> interpolate(mask, scale_factor=1 / k, mode="bilinear", antialias=True)
+mean | {POOL} -> F.avg_pool2d(mask, k)
+mean | {POOL} -> F.interpolate(mask, scale_factor=1 / k, mode="bilinear")
+mean | {POOL} -> F.interpolate(mask, scale_factor=1 / k, mode="bilinear", antialias=True)
     the mask is averaged, so that part of an unknown pixel is pasted; a latent is known, or it is not
-majority | {POOL} -> (avg_pool2d(mask, k) > 0.5).float()
-majority | {POOL} -> (avg_pool2d(mask, k) >= 0.5).float()
+majority | {POOL} -> (F.avg_pool2d(mask, k) > 0.5).float()
+majority | {POOL} -> (F.avg_pool2d(mask, k) >= 0.5).float()
     the majority of a block's pixels decides; one unknown pixel is enough to spoil a latent
 all of them unknown | {POOL} -> -max_pool2d(-mask, k)
     a latent is painted anew only if all its pixels are unknown: it is the other way round, known only
