@@ -106,8 +106,12 @@ class Gallery:
         tiles, self.rows = sheets()
         self.things = torch.tensor([THINGS.index(thing) for thing, _ in self.rows])
         self.styles = torch.tensor([STYLES.index(style) for _, style in self.rows])
+        parts = tiles.split(512)  # all at once would take a gigabyte for a moment
         self.pixels = torch.stack(
-            [small(composed(tiles, ground.expand(len(tiles), 3))) for ground in COLOURS]
+            [
+                torch.cat([small(composed(part, ground.expand(len(part), 3))) for part in parts])
+                for ground in COLOURS
+            ]
         )  # (10, N, 768)
 
     def distances(self, images: Tensor, prompts: list[str]) -> Tensor:

@@ -1,12 +1,13 @@
-"""The longer trainings that notebooks quote: python tools/experiments.py faults|times|scales|solvers [SEED …]
+"""The longer trainings that notebooks quote: python tools/experiments.py NAME [SEED …]
 
 faults: notebook 09, three faults of a small painter after 3,000 steps (saves those of seed 0)
 times:  notebook 04, the error at each time after 700 and after 3,000 steps
 scales: notebook 06, the guidance that a model wants which was trained for less long (with AdamW)
 solvers: notebook 08, from how many calls on a better method pays (no training)
+copies: notebook 12, how near the paintings are to the pictures that a painter was trained on
 
 Each prints its runs, for the seeds 0, 1 and 2 if none is named. Some minutes on a GPU; on two CPU
-cores a quarter of an hour (faults, times, solvers) or some hours (scales).
+cores a quarter of an hour (faults, times, solvers), one hour (copies) or some hours (scales).
 """
 
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -36,8 +38,10 @@ from diffusion_lib import (  # noqa: E402
     shuffled,
     train,
 )
+from diffusion_lib.crowds import distances  # noqa: E402
 from diffusion_lib.data import BACKGROUNDS, KINDS  # noqa: E402
 from diffusion_lib.metrics import match, prompt_accuracy  # noqa: E402
+from diffusion_lib.muon import Muon  # noqa: E402
 from diffusion_lib.pipeline import sprite_config  # noqa: E402
 
 DEVICE = course_config().device
@@ -180,8 +184,48 @@ def solvers(seed: int) -> None:
             )
 
 
+def copies(seed: int) -> None:
+    """Sprites averaged to 8 x 8. A copy: nearer than 0.1 (RMS) to a picture of the training."""
+    sprites = Sprites(seed=seed).images
+    everything = F.avg_pool2d(sprites.float() / 127.5 - 1, 2).to(DEVICE)
+    fresh = everything[-1024:]
+    noise = torch.randn(256, 3, 8, 8, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+    def nearest(x: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        rms = distances(x.flatten(1), pictures.flatten(1)) / 192**0.5
+        return rms.min(dim=1)
+
+    # (how many pictures, how often the first twenty of them are there)
+    for n, often in ((50, 1), (200, 1), (1000, 1), (1000, 50), (5000, 1)):
+        pictures, generator = everything[:n], torch.Generator().manual_seed(seed)
+        weights = torch.ones(n)
+        weights[:20] = often
+
+        def batches(pictures=pictures, weights=weights, generator=generator):
+            while True:
+                yield (pictures[torch.multinomial(weights, 32, True, generator=generator)],)
+
+        torch.manual_seed(seed)
+        config = UNetConfig(channels=(32, 64), layers=1, attention=(False, False))
+        model = Denoiser(UNet(config), SCHEDULE, "flow").to(DEVICE)
+        for state in train(model, batches(), steps=3000, lr=4e-3, decay=0.99, optimiser=Muon):
+            pass
+        x = last(ddim(state.ema.model, SCHEDULE, noise, 30)).clamp(-1, 1)
+        (far, which), (fresh_far, _) = nearest(x, pictures), nearest(fresh, pictures)
+        copied = far < 0.1
+        print(
+            f"copies, seed {seed}, {n} pictures, twenty of them {often} times: painted to nearest "
+            f"{far.median():.3f}, fresh {fresh_far.median():.3f}; copies {copied.float().mean():.3f} "
+            f"(of the twenty {(copied & (which < 20)).float().mean():.3f}), "
+            f"fresh {(fresh_far < 0.1).float().mean():.3f}",
+            flush=True,
+        )
+
+
 if __name__ == "__main__":
-    chosen = {f.__name__: f for f in (faults, times, scales, solvers)}.get(" ".join(sys.argv[1:2]))
+    chosen = {f.__name__: f for f in (faults, times, scales, solvers, copies)}.get(
+        " ".join(sys.argv[1:2])
+    )
     if not chosen:
         sys.exit(__doc__)
     for number in sys.argv[2:] or "012":
