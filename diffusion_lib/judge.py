@@ -106,13 +106,15 @@ class Gallery:
         tiles, self.rows = sheets()
         self.things = torch.tensor([THINGS.index(thing) for thing, _ in self.rows])
         self.styles = torch.tensor([STYLES.index(style) for _, style in self.rows])
-        parts = tiles.split(512)  # all at once would take a gigabyte for a moment
-        self.pixels = torch.stack(
-            [
-                torch.cat([small(composed(part, ground.expand(len(part), 3))) for part in parts])
-                for ground in COLOURS
-            ]
-        )  # (10, N, 768)
+        none, drawn, clear = torch.zeros(1, 3), [], []
+        for part in tiles.split(512):  # alpha · colour and 1 - alpha; averages of both will do
+            drawn.append(small(composed(part, none)))
+            clear.append(small(1 - part[:, 3:].float() / 255))
+        self.drawn, self.clear = torch.cat(drawn).unflatten(1, (3, -1)), torch.cat(clear)[:, None]
+
+    def before(self, ground: Tensor) -> Tensor:
+        """All real pictures on a ground of this colour, (3,): (N, 768)."""
+        return (self.drawn + self.clear * ground[:, None]).flatten(1)
 
     def distances(self, images: Tensor, prompts: list[str]) -> Tensor:
         """(B, N): root mean square over pixels, from each real picture before the prompt's ground."""
@@ -123,8 +125,8 @@ class Gallery:
         grounds = torch.tensor([GROUNDS.index(ground) for ground in grounds])
         for ground in grounds.unique():
             its = grounds == ground
-            answers[its] = torch.cdist(small(images[its].cpu()), self.pixels[ground])
-        return answers / self.pixels.shape[-1] ** 0.5
+            answers[its] = torch.cdist(small(images[its].cpu()), self.before(COLOURS[ground]))
+        return answers / self.drawn[0].numel() ** 0.5
 
     def verdict(self, images: Tensor, prompts: list[str]) -> Verdict:
         """images: (B, 3, 64, 64) in [-1, 1]."""
@@ -133,7 +135,7 @@ class Gallery:
 
 
 def small(images: Tensor) -> Tensor:
-    """(B, 3, 64, 64) -> (B, 768)."""
+    """(B, C, 64, 64) -> (B, C · 256)."""
     return F.avg_pool2d(images, 4).flatten(1)
 
 
