@@ -107,7 +107,7 @@ class Gallery:
         self.things = torch.tensor([THINGS.index(thing) for thing, _ in self.rows])
         self.styles = torch.tensor([STYLES.index(style) for _, style in self.rows])
         none, drawn, clear = torch.zeros(1, 3), [], []
-        for part in tiles.split(512):  # alpha · colour and 1 - alpha; averages of both will do
+        for part in tiles.split(64):  # alpha · colour and 1 - alpha; averages of both will do
             drawn.append(small(composed(part, none)))
             clear.append(small(1 - part[:, 3:].float() / 255))
         self.drawn, self.clear = torch.cat(drawn).unflatten(1, (3, -1)), torch.cat(clear)[:, None]

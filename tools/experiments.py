@@ -7,7 +7,7 @@ solvers: notebook 08, from how many calls on a better method pays (no training)
 copies: notebook 12, how near the paintings are to the pictures that a painter was trained on
 
 Each prints its runs, for the seeds 0, 1 and 2 if none is named. Some minutes on a GPU; on two CPU
-cores a quarter of an hour (faults, times, solvers), one hour (copies) or some hours (scales).
+cores a quarter of an hour (faults, times, solvers), an hour or two (copies) or some hours (scales).
 """
 
 import sys
